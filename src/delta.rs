@@ -210,10 +210,8 @@ impl SignatureBuilder {
         let (needed, rest) = bytes.split_at(bytes.len().min(block_size - self.partial.len()));
         self.partial.extend_from_slice(needed);
         if self.partial.len() == block_size {
-            let mut block = mem::take(&mut self.partial);
+            let block = mem::take(&mut self.partial);
             self.sign(&block);
-            block.clear();
-            self.partial = block;
         }
         rest
     }
@@ -982,17 +980,14 @@ mod tests {
     #[test]
     fn a_window_larger_than_the_limit_is_taken_in_parts() {
         let base = noise("base", 2 * WINDOW);
-        let new = [b"inserted", &base[..]].concat();
+        let new = [b"inserted", &base[..], &noise("tail", 10_000)].concat();
         let signature = signature_of(&base, 4096);
         let index = signature.index();
         let mut differ = Differ::new(&index);
         let mut delta = Vec::new();
         differ.window(&new, &mut delta).unwrap();
-        assert!(
-            differ.undecided.capacity() < 2 * WINDOW,
-            "{}",
-            differ.undecided.capacity()
-        );
+        assert_eq!(differ.undecided.len(), 4095);
+        assert!(differ.undecided.capacity() < WINDOW + 4096);
         differ.finish(&mut delta);
         assert_eq!(steps(&delta), steps(&delta_at_once(&signature, &new)));
         assert_eq!(result_of(&base, &delta), new);
@@ -1034,7 +1029,13 @@ mod tests {
         for length in [1, 64, 65, 255, 256, 65_535, 65_536] {
             let (old, new) = (noise("old", length), noise("new", length));
             let delta = append(length as u64, &new);
-            assert_eq!(result_of(&old, &delta), [old, new].concat(), "{length}");
+            assert_eq!(
+                result_of(&old, &delta),
+                [&old[..], &new].concat(),
+                "{length}"
+            );
+            let all_literal = delta_at_once(&signature_of(&old, 512), &new);
+            assert_eq!(append(0, &new), all_literal, "{length}");
         }
         let mut delta = Vec::new();
         for offset in [
@@ -1230,11 +1231,15 @@ mod tests {
         assert_eq!(out, [&old, &b"tail"[..]].concat());
 
         file.set_len(199_999).unwrap();
-        let refused = apply(&file, &mut &delta[..], &mut io::sink(), u64::MAX);
-        assert!(
-            matches!(refused, Err(DeltaError::BeyondBase { .. })),
-            "{refused:?}"
-        );
+        // The second offset is more than the system call takes.
+        let far_away = [&DELTA_MAGIC[..], &[0x51], &[0xff; 7], &[0, 1, END]].concat();
+        for delta in [delta, far_away] {
+            let refused = apply(&file, &mut &delta[..], &mut io::sink(), u64::MAX);
+            assert!(
+                matches!(refused, Err(DeltaError::BeyondBase { .. })),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

@@ -107,3 +107,41 @@ pub struct Counters {
     pub special_files_left_out: u64,
     pub bytes_content: u64,
 }
+
+impl Counters {
+    /// Adds what another walk of the same run did.
+    pub fn add(&mut self, other: &Counters) {
+        let Counters {
+            messages_added,
+            messages_renamed,
+            messages_linked,
+            messages_removed,
+            files_added,
+            files_patched,
+            files_replaced,
+            files_removed,
+            metadata_changed,
+            directories_added,
+            directories_renamed,
+            directories_removed,
+            directories_read,
+            special_files_left_out,
+            bytes_content,
+        } = other;
+        self.messages_added += messages_added;
+        self.messages_renamed += messages_renamed;
+        self.messages_linked += messages_linked;
+        self.messages_removed += messages_removed;
+        self.files_added += files_added;
+        self.files_patched += files_patched;
+        self.files_replaced += files_replaced;
+        self.files_removed += files_removed;
+        self.metadata_changed += metadata_changed;
+        self.directories_added += directories_added;
+        self.directories_renamed += directories_renamed;
+        self.directories_removed += directories_removed;
+        self.directories_read += directories_read;
+        self.special_files_left_out += special_files_left_out;
+        self.bytes_content += bytes_content;
+    }
+}

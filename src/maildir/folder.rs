@@ -37,9 +37,9 @@ pub fn is_message(kind: SetKind, path: &TreePath) -> bool {
 /// Files that Dovecot rebuilds, and files that must never be copied (DOVECOT.md section 1), as
 /// gitignore-like globs. `--include` brings them in.
 ///
-/// What is in `tmp/` is a delivery in progress; the directory itself must exist on the standby.
-pub const LEFT_OUT: [&str; 11] = [
-    "tmp/**",
+/// What is in a folder's `tmp/` is left out too, by the scan: it is a delivery in progress, while the
+/// directory itself must exist on the standby.
+pub const LEFT_OUT: [&str; 10] = [
     "*.lock",
     "*.newlock",
     "*.tmp",

@@ -1,0 +1,248 @@
+//! The rows in a database of one file; mailtwin-catalogue(5) describes them.
+//!
+//! One transaction is open while a cycle runs: a cycle that is broken off leaves the catalogue as it was,
+//! behind the slave's, and the next one compares. So nothing in it is ever half true.
+
+use super::backend::{OnDisk, Overlay};
+use super::digest::Sum;
+use crate::disk::{DiskError, Root};
+use crate::id::{Epoch, Position, SetId};
+use crate::path::TreePath;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+/// The version of the format that this program writes.
+pub const VERSION: u16 = 1;
+
+/// Memory that the database may use for pages it has read.
+const CACHE: usize = 24 << 20;
+
+pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Directory key to row.
+pub(super) const ROWS: Bytes = TableDefinition::new("rows");
+/// Directory number (big endian) and first base name to entries.
+pub(super) const PAGES: Bytes = TableDefinition::new("pages");
+/// Directory number to its key.
+pub(super) const KEYS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("keys");
+/// Inode number to directory number and base name.
+pub(super) const INODES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("inodes");
+/// First bytes of a content's digest to directory number and base name.
+pub(super) const CONTENTS: Bytes = TableDefinition::new("contents");
+/// Directory number and file name to the signature of the version that both ends have.
+pub(super) const SIGNATURES: Bytes = TableDefinition::new("signatures");
+const HEAD: Bytes = TableDefinition::new("head");
+
+/// Why the catalogue cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The database.
+    #[error("the catalogue failed: {0}")]
+    Database(#[from] Box<redb::Error>),
+    /// What is in it.
+    #[error("the catalogue is damaged: {0}")]
+    Damaged(&'static str),
+    /// It was written by a later program.
+    #[error(
+        "the catalogue has format {0}, and this mailtwin reads up to {VERSION}: install the newer mailtwin again"
+    )]
+    Version(u16),
+}
+
+pub(super) fn database(error: impl Into<redb::Error>) -> CatalogueError {
+    CatalogueError::Database(Box::new(error.into()))
+}
+
+/// What the catalogue says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Head {
+    /// Oldest format that a program must read to use it.
+    pub minimum_reader: u16,
+    /// The set; `None` before the first cycle.
+    pub set: Option<SetId>,
+    /// The epoch that it follows.
+    pub epoch: Epoch,
+    /// The last batch in it.
+    pub position: Position,
+    /// The filters with which the tree was read; others mean reading it again.
+    pub filters: Vec<String>,
+    /// Number of messages.
+    pub messages: u64,
+    /// Number of other files.
+    pub files: u64,
+    /// Next free directory number.
+    pub next_id: u64,
+    /// Inode number of the set's root when it was last read.
+    pub root_ino: u64,
+    /// The sum behind the root digest.
+    #[serde(with = "serde_bytes")]
+    pub(super) sum: Vec<u8>,
+}
+
+/// An open catalogue.
+pub struct Catalogue {
+    database: Database,
+}
+
+impl Catalogue {
+    /// Opens the catalogue in a state directory, making an empty one where there is none. One that cannot be
+    /// read is taken away and made anew: it can be rebuilt (I9). `true` says that this happened.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or the file is a later program's.
+    pub fn open(state: &Root) -> Result<(Self, bool), CatalogueError> {
+        match Self::open_file(state) {
+            Err(CatalogueError::Database(error)) if is_damage(&error) => {
+                state.remove(&file_path())?;
+                Ok((Self::open_file(state)?, true))
+            }
+            Err(CatalogueError::Damaged(_)) => {
+                state.remove(&file_path())?;
+                Ok((Self::open_file(state)?, true))
+            }
+            other => Ok((other?, false)),
+        }
+    }
+
+    fn open_file(state: &Root) -> Result<Self, CatalogueError> {
+        let is_new = state.stat_if_there(&file_path())?.is_none_or(|stat| stat.size == 0);
+        let file = state.open_or_create(&file_path())?;
+        let catalogue = Self::with(OnDisk(file))?;
+        if is_new {
+            state.sync_directory(&TreePath::root())?;
+        }
+        Ok(catalogue)
+    }
+
+    /// Opens the catalogue for a dry run: what is changed stays in memory.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn open_dry(state: Option<&Root>) -> Result<Self, CatalogueError> {
+        let file = match state {
+            Some(state) if state.stat_if_there(&file_path())?.is_some() => {
+                Some(state.open_file(&file_path())?)
+            }
+            _ => None,
+        };
+        let overlay = Overlay::new(file).map_err(|error| database(redb::Error::Io(error)))?;
+        Self::with(overlay)
+    }
+
+    fn with(backend: impl redb::StorageBackend) -> Result<Self, CatalogueError> {
+        let database =
+            Database::builder().set_cache_size(CACHE).create_with_backend(backend).map_err(database)?;
+        let catalogue = Self { database };
+        let head = catalogue.head()?;
+        match head.minimum_reader <= VERSION {
+            true => Ok(catalogue),
+            false => Err(CatalogueError::Version(head.minimum_reader)),
+        }
+    }
+
+    /// The head as last committed.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn head(&self) -> Result<Head, CatalogueError> {
+        let read = self.database.begin_read().map_err(database)?;
+        match read.open_table(HEAD) {
+            Ok(table) => read_head(&table),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(Head::default()),
+            Err(error) => Err(database(error)),
+        }
+    }
+
+    /// Begins a change of the catalogue; nothing counts before [`Transaction::commit`].
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub fn begin(&self) -> Result<Transaction, CatalogueError> {
+        let mut transaction = self.database.begin_write().map_err(database)?;
+        // After a kill the file is ready in milliseconds instead of being read through.
+        transaction.set_quick_repair(true);
+        Ok(Transaction(transaction))
+    }
+
+    /// A view of the contents index as last committed, for other threads.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub fn known_contents(&self) -> Result<KnownContents, CatalogueError> {
+        let read = self.database.begin_read().map_err(database)?;
+        match read.open_table(CONTENTS) {
+            Ok(table) => Ok(KnownContents(Some(table))),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(KnownContents(None)),
+            Err(error) => Err(database(error)),
+        }
+    }
+}
+
+/// Whether a content was in the mirror when the cycle began.
+pub struct KnownContents(Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>);
+
+impl KnownContents {
+    /// Probably: whoever acts on it looks again.
+    pub fn has(&self, digest: &crate::id::Digest) -> bool {
+        let table = self.0.as_ref();
+        table.is_some_and(|table| table.get(&digest.0[..16]).is_ok_and(|found| found.is_some()))
+    }
+}
+
+/// A change of the catalogue in progress.
+pub struct Transaction(pub(super) WriteTransaction);
+
+impl Transaction {
+    /// Makes the change durable.
+    ///
+    /// # Errors
+    /// Where the disk refuses: the catalogue is then as it was.
+    pub fn commit(self) -> Result<(), CatalogueError> {
+        self.0.commit().map_err(database)
+    }
+
+    /// Drops the change.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub fn abort(self) -> Result<(), CatalogueError> {
+        self.0.abort().map_err(database)
+    }
+
+    pub(super) fn head(&self) -> Result<Head, CatalogueError> {
+        read_head(&self.0.open_table(HEAD).map_err(database)?)
+    }
+
+    pub(super) fn set_head(&self, head: &Head, sum: &Sum) -> Result<(), CatalogueError> {
+        let head = Head { minimum_reader: VERSION, sum: sum.to_bytes(), ..head.clone() };
+        let bytes = super::directory::pack(&head)?;
+        let mut table = self.0.open_table(HEAD).map_err(database)?;
+        table.insert(&b"head"[..], bytes.as_slice()).map_err(database)?;
+        Ok(())
+    }
+}
+
+fn read_head(table: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result<Head, CatalogueError> {
+    match table.get(&b"head"[..]).map_err(database)? {
+        Some(bytes) => super::directory::unpack(bytes.value()),
+        None => Ok(Head::default()),
+    }
+}
+
+fn file_path() -> TreePath {
+    TreePath::root().child("catalogue")
+}
+
+fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
+        // A file that is cut or is no database at all shows itself as one of these.
+        redb::Error::Io(error) => {
+            matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,288 @@
+//! `mailtwin sync`: one cycle.
+
+use super::error::{print, tell};
+use super::terminal::{Shown, Terminal};
+use crate::config::{self, Place, Plan, Typed};
+use crate::maildir::folder::SetKind;
+use crate::monitor::Problem;
+use crate::sync::sender::{self, Report};
+use crate::sync::{SyncError, receiver};
+use crate::transport::{Connection, LinkError, pipe, ssh};
+use clap::{ArgMatches, ValueEnum};
+use std::ffi::OsString;
+use std::io::IsTerminal;
+
+/// Kinds of tree.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Kind {
+    /// Maildirs: one, or a tree of thousands
+    Maildir,
+    /// Plain files, such as /etc/postfix
+    Files,
+}
+
+/// Options of `sync`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The tree to replicate
+    #[arg(value_name = "SRC")]
+    pub source: OsString,
+
+    /// The directory that becomes its mirror: a path, or [user@]host:path
+    #[arg(value_name = "DEST")]
+    pub destination: OsString,
+
+    /// What SRC is; detected otherwise
+    #[arg(long, value_enum)]
+    pub kind: Option<Kind>,
+
+    /// Where the slave keeps its state [default: DEST/.mailtwin]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<OsString>,
+
+    /// Take in what matches, though it would be left out (repeatable; the last pattern that matches decides)
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+
+    /// Leave out what matches; patterns are those of .gitignore
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+
+    /// Print what would be done, and write nothing on either side
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+
+    /// Print each change
+    #[arg(short = 'i', long)]
+    pub itemize_changes: bool,
+
+    /// Read and compare every content on both sides
+    #[arg(short = 'c', long)]
+    pub checksum: bool,
+
+    /// Send at most so much a second: KiB, or with a suffix K, M or G
+    #[arg(long, value_name = "RATE")]
+    pub bwlimit: Option<String>,
+
+    /// Stop where more than so many files, or such a share, would be removed [default: half of them, from 100 on]
+    #[arg(long, value_name = "N|P%")]
+    pub max_delete: Option<String>,
+
+    /// The program that reaches the other host [default: ssh]
+    #[arg(short = 'e', long, value_name = "COMMAND")]
+    pub rsh: Option<String>,
+
+    /// mailtwin on the other host [default: mailtwin]
+    #[arg(long, value_name = "PROGRAM")]
+    pub remote_path: Option<String>,
+
+    /// Give up when the other end says nothing for so many seconds; 0 never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+
+    /// zstd level from 1 to 19, 0 for none [default: 3 to another host, 0 on this one]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub compress_level: Option<i32>,
+
+    /// Owner of everything on the mirror, by name or number
+    #[arg(long, value_name = "USER:GROUP")]
+    pub chown: Option<String>,
+
+    /// Say more
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+
+    /// Say nothing but what went wrong
+    #[arg(short = 'q', long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Show progress; on by default on a terminal
+    #[arg(long, overrides_with = "no_progress")]
+    pub progress: bool,
+
+    /// Show no progress
+    #[arg(long)]
+    pub no_progress: bool,
+
+    /// Print what was done in figures
+    #[arg(long)]
+    pub stats: bool,
+
+    /// Print what was done as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Arguments {
+    fn typed(&self, matches: &ArgMatches) -> Typed {
+        Typed {
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            kind: self.kind.map(|kind| match kind {
+                Kind::Maildir => SetKind::Maildir,
+                Kind::Files => SetKind::Files,
+            }),
+            slave_state: self.state.clone(),
+            filters: filters(matches),
+            chown: self.chown.clone(),
+            max_delete: self.max_delete.clone(),
+            bwlimit: self.bwlimit.clone(),
+            rsh: self.rsh.clone(),
+            remote_path: self.remote_path.clone(),
+            timeout: self.timeout,
+            checksum: self.checksum,
+            dry_run: self.dry_run,
+            itemize: self.itemize_changes || self.dry_run,
+            level: self.compress_level,
+        }
+    }
+
+    fn shown(&self) -> Shown {
+        let wanted = self.progress || std::io::stderr().is_terminal() && !self.quiet;
+        Shown {
+            verbose: self.verbose,
+            quiet: self.quiet,
+            progress: wanted && !self.no_progress,
+            json: self.json,
+        }
+    }
+}
+
+/// `--include` and `--exclude` as lines of one .gitignore, in the order in which they were typed.
+fn filters(matches: &ArgMatches) -> Vec<String> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    for (name, prefix) in [("include", "!"), ("exclude", "")] {
+        let places = matches.indices_of(name).into_iter().flatten();
+        let patterns = matches.get_many::<String>(name).into_iter().flatten();
+        lines.extend(places.zip(patterns.map(|pattern| format!("{prefix}{pattern}"))));
+    }
+    lines.sort();
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Runs one cycle and gives the exit code.
+pub fn run(arguments: &Arguments, matches: &ArgMatches) -> u8 {
+    let plan = match config::plan(arguments.typed(matches)) {
+        Ok(plan) => plan,
+        Err(failure) => return tell(&failure.sentence, failure.code),
+    };
+    let terminal = Terminal::new(arguments.shown());
+    let ran = match &plan.place {
+        Place::Here(_) => here(&plan, &terminal),
+        Place::There { host, .. } => there(&plan, host, &terminal),
+    };
+    let mut problems = terminal.finish();
+    match ran {
+        Ok(report) => {
+            for problem in &report.problems {
+                super::error::say(&format!("{}: {}", problem.subject, problem.reason));
+            }
+            problems.extend(report.problems.iter().cloned());
+            conclude(arguments, &report, &problems)
+        }
+        Err(failure) => tell(&failure.to_string(), failure.exit_code()),
+    }
+}
+
+/// Both ends in this process.
+fn here(plan: &Plan, terminal: &Terminal) -> Result<Report, SyncError> {
+    std::thread::scope(|scope| {
+        let ran = sender::run(&plan.request, terminal, || {
+            let (mut near, far) = pipe::pair("the slave");
+            // What goes wrong there is said through the pipe.
+            scope.spawn(move || drop(receiver::serve(far)));
+            throttle(&mut near, plan.rate);
+            Ok(near)
+        });
+        ran
+    })
+}
+
+/// The far end is a program on another host.
+fn there(plan: &Plan, host: &str, terminal: &Terminal) -> Result<Report, SyncError> {
+    let mut link = None;
+    let ran = sender::run(&plan.request, terminal, || {
+        let mut started = ssh::start(host, &plan.command, plan.timeout).map_err(LinkError::from)?;
+        let connection = started.connection.take();
+        link = Some(started);
+        let mut near = connection.ok_or(SyncError::Protocol("there is no connection"))?;
+        throttle(&mut near, plan.rate);
+        Ok(near)
+    });
+    let status = link.and_then(ssh::Link::finish);
+    match (ran, status.and_then(|status| status.code())) {
+        (Err(SyncError::Link(error)), Some(code @ (126 | 127))) => Err(SyncError::Failed(format!(
+            "{error} (exit code {code}): is mailtwin installed on {host}? --remote-path says where"
+        ))),
+        (Err(SyncError::Link(error)), Some(255)) => {
+            Err(SyncError::Failed(format!("cannot reach {host}: {error} (exit code 255): try \"{}\" by hand", plan.command.join(" "))))
+        }
+        (ran, _) => ran,
+    }
+}
+
+fn throttle(connection: &mut Connection, rate: Option<u64>) {
+    if let Some(rate) = rate {
+        connection.sender.limit(rate);
+    }
+}
+
+fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem]) -> u8 {
+    if arguments.json {
+        print(&json(report, problems).to_string());
+    } else if arguments.stats && !arguments.quiet {
+        print(&stats(report, problems));
+    }
+    if let Some(sentence) = &report.stopped {
+        return tell(sentence, 26);
+    }
+    if !problems.is_empty() {
+        let count = problems.len();
+        return tell(&format!("done, but for {count} named above; run again when they are mended"), 23);
+    }
+    if !report.in_sync && !arguments.dry_run {
+        return tell("the mirror still differs after three rounds: something else is writing to it", 23);
+    }
+    0
+}
+
+fn json(report: &Report, problems: &[Problem]) -> serde_json::Value {
+    let mut object = serde_json::to_value(&report.counters).unwrap_or_default();
+    object["bytes_sent"] = report.bytes_sent.into();
+    object["bytes_received"] = report.bytes_received.into();
+    object["position"] = report.position.to_string().into();
+    object["in_sync"] = report.in_sync.into();
+    object["problems"] = serde_json::to_value(problems).unwrap_or_default();
+    object["elapsed_seconds"] = report.elapsed.as_secs_f64().into();
+    object
+}
+
+fn stats(report: &Report, problems: &[Problem]) -> String {
+    let counters = &report.counters;
+    [
+        format!(
+            "messages: {} added, {} renamed, {} linked, {} removed",
+            counters.messages_added, counters.messages_renamed, counters.messages_linked, counters.messages_removed
+        ),
+        format!(
+            "files: {} added, {} patched, {} replaced, {} removed",
+            counters.files_added, counters.files_patched, counters.files_replaced, counters.files_removed
+        ),
+        format!(
+            "directories: {} added, {} renamed, {} removed, {} read",
+            counters.directories_added, counters.directories_renamed, counters.directories_removed, counters.directories_read
+        ),
+        format!(
+            "bytes: {} of content, {} sent, {} received",
+            counters.bytes_content, report.bytes_sent, report.bytes_received
+        ),
+        format!(
+            "position {}, {}, {} problems, {:.2} seconds",
+            report.position,
+            if report.in_sync { "in sync" } else { "not in sync" },
+            problems.len(),
+            report.elapsed.as_secs_f64()
+        ),
+    ]
+    .join("\n")
+}
