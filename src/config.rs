@@ -82,8 +82,12 @@ const DEFAULT_LEVEL: i32 = 3;
 /// # Errors
 /// The first thing that cannot be.
 pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
-    let source = source(&typed.source)?;
     let place = place(&typed.destination)?;
+    let limit = typed.max_delete.as_deref().map(Limit::parse).transpose();
+    let limit = limit.map_err(|reason| wrong(format!("--max-delete: {reason}")))?.unwrap_or_default();
+    let rate = typed.bwlimit.as_deref().map(rate).transpose()?;
+    let chown = typed.chown.as_deref().map(owners).transpose()?;
+    let source = source(&typed.source)?;
     let (destination, pair) = match &place {
         Place::Here(path) => {
             let path = apart(&source, path)?;
@@ -92,26 +96,28 @@ pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
         Place::There { host, path } => (path.clone(), format!("{host}:{}", String::from_utf8_lossy(path))),
     };
     let is_here = matches!(place, Place::Here(_));
-    let limit = typed.max_delete.as_deref().map(Limit::parse).transpose();
-    let limit = limit.map_err(|reason| wrong(format!("--max-delete: {reason}")))?.unwrap_or_default();
+    let state = state_directory()?;
+    if full_path(&state).starts_with(&source) {
+        let state = crate::path::escape(state.as_os_str().as_bytes());
+        return Err(wrong(format!("the master's state {state} lies inside the source: set MAILTWIN_STATE to another directory")));
+    }
     let level = typed.level.unwrap_or(if is_here { 0 } else { DEFAULT_LEVEL });
     let command = command(&place, typed.rsh.as_deref(), typed.remote_path.as_deref())?;
     let request = Request {
         source,
         destination,
         pair,
-        state: state_directory()?,
+        state,
         slave_state: typed.slave_state.map(|state| state.as_bytes().to_vec()),
         kind: typed.kind,
         filters: typed.filters,
-        chown: typed.chown.as_deref().map(owners).transpose()?,
+        chown,
         limit,
         checksum: typed.checksum,
         dry_run: typed.dry_run,
         itemize: typed.itemize,
         level,
     };
-    let rate = typed.bwlimit.as_deref().map(rate).transpose()?;
     let timeout = (typed.timeout > 0).then(|| Duration::from_secs(typed.timeout));
     Ok(Plan { request, place, command, timeout, rate })
 }

@@ -12,6 +12,7 @@ use crate::path::{Name, TreePath, escape};
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -164,9 +165,9 @@ impl Root {
     ///
     /// # Errors
     /// As [`Root::open`]; a symbolic link is refused.
-    pub fn open_own(&self, name: &str) -> Result<Self> {
-        let path = self.path.join(name);
-        let fd = open_beneath(self.fd.as_fd(), name.as_bytes(), OFlags::DIRECTORY)
+    pub fn open_own(&self, name: impl AsRef<OsStr>) -> Result<Self> {
+        let path = self.path.join(name.as_ref());
+        let fd = open_beneath(self.fd.as_fd(), name.as_ref().as_bytes(), OFlags::DIRECTORY)
             .map_err(|error| failed("cannot open the directory", shown(&path), error))?;
         Ok(Self::new(path, fd))
     }
@@ -175,7 +176,8 @@ impl Root {
     ///
     /// # Errors
     /// As [`Root::open_own`].
-    pub fn make_own(&self, name: &str) -> Result<Self> {
+    pub fn make_own(&self, name: impl AsRef<OsStr>) -> Result<Self> {
+        let name = name.as_ref();
         let made = step().and_then(|_| Ok(sys::mkdirat(&*self.fd, name, Mode::RWXU)?));
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -566,6 +568,25 @@ impl Root {
         set().map_err(self.error("cannot set the metadata of", path))
     }
 
+    /// Lets the owner of a directory that has this mode read, write and enter it.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn allow_owner(&self, path: &TreePath, mode: u16) -> Result<()> {
+        let allow = || -> io::Result<()> {
+            step()?;
+            let mode = mode_bits(mode | 0o700);
+            match path.split() {
+                Some((parent, name)) => {
+                    let directory = self.directory(&parent)?;
+                    Ok(sys::chmodat(&*directory, name.as_bytes(), mode, AtFlags::empty())?)
+                }
+                None => Ok(sys::fchmod(&*self.fd, mode)?),
+            }
+        };
+        allow().map_err(self.error("cannot set the permissions of", path))
+    }
+
     /// Sets a directory's modification time to `mtime`, or to now.
     ///
     /// # Errors
@@ -613,6 +634,64 @@ impl Root {
             Ok(sys::syncfs(&*self.fd)?)
         };
         sync().map_err(self.error("cannot sync the file system of", &TreePath::root()))
+    }
+
+    /// Takes a lock on the directory itself, for as long as the result lives; `None` where another process
+    /// holds it.
+    ///
+    /// # Errors
+    /// Where the directory cannot be opened.
+    pub fn lock_directory(&self) -> Result<Option<OwnedFd>> {
+        let lock = || -> io::Result<Option<OwnedFd>> {
+            let fd = open_beneath(self.fd.as_fd(), b".", OFlags::DIRECTORY)?;
+            match sys::flock(&fd, sys::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(Some(fd)),
+                Err(Errno::WOULDBLOCK) => Ok(None),
+                Err(errno) => Err(errno.into()),
+            }
+        };
+        lock().map_err(self.error("cannot lock", &TreePath::root()))
+    }
+
+    /// Tells this directory from another that is, or was, in its place: made of inode number and time of birth.
+    ///
+    /// # Errors
+    /// Where it cannot be looked at.
+    pub fn identity(&self) -> Result<u64> {
+        let look = || -> io::Result<u64> {
+            let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+            let x = sys::statx(&*self.fd, "", flags, sys::StatxFlags::BASIC_STATS | sys::StatxFlags::BTIME)?;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&x.stx_ino.to_le_bytes());
+            if x.stx_mask & sys::StatxFlags::BTIME.bits() != 0 {
+                hasher.update(&x.stx_btime.tv_sec.to_le_bytes()).update(&x.stx_btime.tv_nsec.to_le_bytes());
+            }
+            let hash = hasher.finalize();
+            let mut first = [0; 8];
+            first.copy_from_slice(&hash.as_bytes()[..8]);
+            Ok(u64::from_le_bytes(first).max(1))
+        };
+        look().map_err(self.error("cannot look at", &TreePath::root()))
+    }
+
+    /// The device and inode numbers of this directory and of all above it.
+    ///
+    /// # Errors
+    /// Where they cannot be looked at.
+    pub fn ancestry(&self) -> Result<Vec<(u64, u64)>> {
+        let climb = || -> io::Result<Vec<(u64, u64)>> {
+            let mut at = open_beneath(self.fd.as_fd(), b".", OFlags::DIRECTORY)?;
+            let mut places: Vec<(u64, u64)> = Vec::new();
+            loop {
+                let stat = stat_at(at.as_fd(), b"")?;
+                if places.last() == Some(&(stat.device, stat.ino)) {
+                    return Ok(places);
+                }
+                places.push((stat.device, stat.ino));
+                at = sys::openat(&at, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            }
+        };
+        climb().map_err(self.error("cannot look above", &TreePath::root()))
     }
 
     /// Takes the lock `name` directly in the root, for as long as the result lives; `None` where another
@@ -749,10 +828,13 @@ fn timestamps(mtime: Time) -> sys::Timestamps {
 fn open_beneath(from: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    // Reading for replication is no access (I12); only the owner and root may ask for that.
+    let mut quietly = OFlags::NOATIME;
     loop {
-        match sys::openat2(from, path, flags, Mode::empty(), resolve) {
+        match sys::openat2(from, path, flags | quietly, Mode::empty(), resolve) {
             // A rename elsewhere on the way: the kernel asks to try again.
             Err(Errno::AGAIN) => {}
+            Err(Errno::PERM) if !quietly.is_empty() => quietly = OFlags::empty(),
             other => return Ok(other?),
         }
     }

@@ -99,6 +99,7 @@ pub struct Counters {
     pub files_patched: u64,
     pub files_replaced: u64,
     pub files_removed: u64,
+    pub symlinks_changed: u64,
     pub metadata_changed: u64,
     pub directories_added: u64,
     pub directories_renamed: u64,
@@ -120,6 +121,7 @@ impl Counters {
             files_patched,
             files_replaced,
             files_removed,
+            symlinks_changed,
             metadata_changed,
             directories_added,
             directories_renamed,
@@ -136,6 +138,7 @@ impl Counters {
         self.files_patched += files_patched;
         self.files_replaced += files_replaced;
         self.files_removed += files_removed;
+        self.symlinks_changed += symlinks_changed;
         self.metadata_changed += metadata_changed;
         self.directories_added += directories_added;
         self.directories_renamed += directories_renamed;

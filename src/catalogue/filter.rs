@@ -1,6 +1,6 @@
 //! Which names belong to a set: gitignore-like globs, the last that matches decides.
 
-use crate::maildir::folder::{LEFT_OUT, SetKind};
+use crate::maildir::folder::{self, LEFT_OUT, SetKind};
 use crate::path::TreePath;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use std::ffi::OsStr;
@@ -22,6 +22,7 @@ pub struct PatternError {
 pub struct Filter {
     own: Gitignore,
     left_out: Gitignore,
+    kind: SetKind,
 }
 
 impl Filter {
@@ -31,14 +32,18 @@ impl Filter {
     /// [`PatternError`] names the pattern.
     pub fn new(kind: SetKind, lines: &[String]) -> Result<Self, PatternError> {
         let defaults: &[&str] = if kind == SetKind::Maildir { &LEFT_OUT } else { &[] };
-        Ok(Self { own: compile(lines.iter().map(String::as_str))?, left_out: compile(defaults.iter().copied())? })
+        Ok(Self { own: compile(lines.iter().map(String::as_str))?, left_out: compile(defaults.iter().copied())?, kind })
     }
 
     /// Whether the path belongs to the set; its directory does.
-    pub fn takes(&self, path: &TreePath, is_directory: bool) -> bool {
-        let path = Path::new(OsStr::from_bytes(path.as_bytes()));
+    pub fn takes(&self, tree_path: &TreePath, is_directory: bool) -> bool {
+        let path = Path::new(OsStr::from_bytes(tree_path.as_bytes()));
         let own = self.own.matched(path, is_directory);
         if own.is_none() {
+            // The defaults are about the files beside messages: no message is lost for its name.
+            if !is_directory && folder::is_message(self.kind, tree_path) {
+                return true;
+            }
             return !self.left_out.matched(path, is_directory).is_ignore();
         }
         own.is_whitelist()
@@ -65,6 +70,11 @@ fn compile<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Gitignore, Patter
     };
     let mut builder = GitignoreBuilder::new("");
     for line in lines {
+        // gitignore takes an unclosed class for a name that never matches; here somebody mistyped.
+        globset::Glob::new(line.trim_start_matches('!')).map_err(|error| PatternError {
+            pattern: line.to_owned(),
+            reason: error.kind().to_string(),
+        })?;
         builder.add_line(None, line).map_err(|error| failed(line, error))?;
     }
     builder.build().map_err(|error| failed("", error))

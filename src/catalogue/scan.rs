@@ -20,11 +20,14 @@ use crate::maildir::folder::{self, SetKind};
 use crate::maildir::name;
 use crate::path::{Name, TreePath};
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::Read as _;
 use std::os::fd::AsFd;
 
 /// How often a folder that changes under the eyes is read again before what was seen is taken.
 const TRIES: usize = 5;
+
+/// How long to leave the writer of a uidlist that is not whole.
+const WRITING: std::time::Duration = std::time::Duration::from_millis(3);
 
 /// Control files up to this many bytes are read together with the listing that they must match.
 pub const CAPTURE_MAX: u64 = 8 << 20;
@@ -76,6 +79,9 @@ pub struct Found {
     pub number: u64,
 }
 
+/// A file under a new name: what it was called, what is recorded of it, what it is called.
+pub type Renamed = (TreePath, Known, TreePath);
+
 /// What differs between a unit's record and what was seen.
 #[derive(Debug, Default)]
 pub struct Diff {
@@ -90,7 +96,7 @@ pub struct Diff {
     /// Messages that appeared or changed.
     pub messages: Vec<Found>,
     /// Files whose name changed within the unit: what it was called, what is recorded, what it is called.
-    pub renamed: Vec<(TreePath, Known, TreePath)>,
+    pub renamed: Vec<Renamed>,
     /// Names that are no longer there.
     pub vanished: Vec<(TreePath, Known)>,
     /// Names that the filters now leave out.
@@ -109,8 +115,10 @@ pub struct Diff {
     pub special: Vec<TreePath>,
     /// Files that could not be looked at, and directories that could not be read.
     pub failed: Vec<DiskError>,
-    /// A uidlist that was not whole and is left as it was.
+    /// Control files that changed while they were read.
     pub torn: Vec<TreePath>,
+    /// A uidlist is not whole: its writer is in the middle of it, unless it stays so.
+    pub odd: bool,
     /// The listing may not be whole: what seems to have vanished proves nothing.
     pub uncertain: bool,
 }
@@ -185,12 +193,14 @@ impl<'a> Scanner<'a> {
             let settled = self.is_settled(&diff);
             if settled || tries == TRIES {
                 diff.uncertain = diff.uncertain || !settled && !self.local;
-                if diff.torn.is_empty() || tries == TRIES {
+                // One that stays as it is, tried again and again, is what the master has; its mail server will
+                // see to it.
+                if diff.torn.is_empty() && !diff.odd || tries == TRIES {
                     return Ok(Some(diff));
                 }
             }
-            // A uidlist is torn for as long as its writer takes: look again, a moment later.
-            std::thread::yield_now();
+            // A uidlist is not whole for as long as its writer takes: look again, a moment later.
+            std::thread::sleep(if diff.odd { WRITING } else { std::time::Duration::ZERO });
         }
         Ok(None)
     }
@@ -400,6 +410,11 @@ impl<'a> Scanner<'a> {
             let known = edit.directory(path)?.map(entries).unwrap_or_default();
             let every = sight.restat || self.rules.checksum;
             merge(known, listing, |known, seen| match (known, seen) {
+                (Some(known), Some(seen)) if is_another_inode(&known, &seen) => {
+                    // Another message has this name now; this one may have another name.
+                    vanished.push((path.join(&known.entry.name), known));
+                    appeared.push((path.join(&seen.name), seen));
+                }
                 (Some(known), Some(seen)) => self.known_message(path, known, &seen, every, diff),
                 (Some(known), None) => vanished.push((path.join(&known.entry.name), known)),
                 (None, Some(seen)) => appeared.push((path.join(&seen.name), seen)),
@@ -408,7 +423,8 @@ impl<'a> Scanner<'a> {
         }
         let appeared = self.pair_renames(appeared, &mut vanished, diff);
         for (path, seen) in appeared {
-            self.appeared(path, &seen, diff);
+            let replaced = vanished.iter().position(|(gone, _)| *gone == path).map(|at| vanished.remove(at).1);
+            self.appeared(path, &seen, replaced, diff);
         }
         self.leave(vanished, diff);
         Ok(())
@@ -451,12 +467,12 @@ impl<'a> Scanner<'a> {
         for (path, seen) in appeared {
             let base = name::base(seen.name.as_bytes()).to_vec();
             let taken = self.rules.filter.takes_every_message() || self.rules.filter.takes(&path, false);
-            let by_inode = left.remove(&(base.clone(), seen.ino)).filter(|_| taken);
-            let pair = by_inode.or_else(|| {
-                // This host has not looked at it yet: size and time decide, as for any file.
-                let candidate = left.get(&(base.clone(), 0))?;
+            // A message that this host has not looked at yet has no inode number on record.
+            let key = [(base.clone(), seen.ino), (base, 0)].into_iter().find(|key| taken && left.contains_key(key));
+            let pair = key.and_then(|key| {
+                // Inode numbers are used again, and a restored tree uses base names again: size and time must agree.
                 let stat = self.root.stat(&path).ok()?;
-                (mark(&stat) == candidate.1.entry.mark()).then(|| left.remove(&(base, 0)))?
+                (mark(&stat) == left.get(&key)?.1.entry.mark()).then(|| left.remove(&key))?
             });
             match pair {
                 Some((from, mut known)) => {
@@ -467,11 +483,18 @@ impl<'a> Scanner<'a> {
             }
         }
         vanished.extend(left.into_values());
+        for (from, known, to) in order_renames(&mut diff.renamed) {
+            if let Some((_, name)) = to.split() {
+                rest.push((to, Dirent { name, ino: known.local.ino, kind: Some(FileKind::File) }));
+            }
+            vanished.push((from, known));
+        }
         vanished.sort_by(|a, b| a.0.cmp(&b.0));
         rest
     }
 
-    fn appeared(&self, path: TreePath, seen: &Dirent, diff: &mut Diff) {
+    /// Something has a name that nothing, or something else (`replaced`), had before.
+    fn appeared(&self, path: TreePath, seen: &Dirent, replaced: Option<Known>, diff: &mut Diff) {
         let is_directory = seen.kind == Some(FileKind::Directory);
         if !self.rules.filter.takes(&path, is_directory) {
             return;
@@ -485,7 +508,7 @@ impl<'a> Scanner<'a> {
         match stat.kind {
             FileKind::Directory => diff.subdirectories.push(path),
             FileKind::Special => diff.special.push(path),
-            FileKind::File | FileKind::Symlink => self.found(path, stat, None, diff),
+            FileKind::File | FileKind::Symlink => self.found(path, stat, replaced, diff),
         }
     }
 
@@ -518,7 +541,7 @@ impl<'a> Scanner<'a> {
             (Some(known), None) => vanished.push((path.join(&known.entry.name), known.clone())),
             (None, Some((name, kind))) if kind != FileKind::Directory => {
                 let entry = Dirent { name, ino: 0, kind: Some(kind) };
-                self.appeared(path.join(&entry.name), &entry, diff);
+                self.appeared(path.join(&entry.name), &entry, None, diff);
             }
             _ => {}
         });
@@ -539,9 +562,13 @@ impl<'a> Scanner<'a> {
             Err(error) if error.is_not_found() => return diff.vanished.push((at, known.clone())),
             Err(error) => return diff.failed.push(error),
         };
-        if was_directory || kind_of(&known.entry) != stat.kind {
-            // Another kind of thing has the name now: the old one goes in this cycle, the new one comes in the next.
-            return diff.vanished.push((at, known.clone()));
+        if was_directory {
+            diff.vanished.push((at.clone(), known.clone()));
+            return self.found(at, stat, None, diff);
+        }
+        if stat.kind == FileKind::Directory {
+            // Its own row takes the place of the file's entry.
+            return;
         }
         self.compare(at, stat, known.clone(), diff);
     }
@@ -625,8 +652,12 @@ impl<'a> Scanner<'a> {
                 continue;
             }
             match self.read_captured(&mut found) {
-                Ok(true) => kept.push(found),
-                Ok(false) => diff.torn.push(found.path),
+                Ok(Read::Whole) => kept.push(found),
+                Ok(Read::Odd) => {
+                    diff.odd = true;
+                    kept.push(found);
+                }
+                Ok(Read::Moving) => diff.torn.push(found.path),
                 Err(error) if error.is_not_found() => diff.torn.push(found.path),
                 Err(error) => diff.failed.push(error),
             }
@@ -634,8 +665,8 @@ impl<'a> Scanner<'a> {
         diff.files = kept;
     }
 
-    /// `false` where the file changed while it was read, or is a uidlist that is not whole.
-    fn read_captured(&self, found: &mut Found) -> std::result::Result<bool, DiskError> {
+    /// Reads a control file, and tells whether it can be taken.
+    fn read_captured(&self, found: &mut Found) -> std::result::Result<Read, DiskError> {
         let file = self.root.open_file(&found.path)?;
         let failed = |source| DiskError { operation: "cannot read", path: self.root.show(&found.path), source };
         let mut bytes = Vec::with_capacity(found.stat.size as usize);
@@ -646,7 +677,11 @@ impl<'a> Scanner<'a> {
         let same = (stat.ino, mark(&stat)) == (found.stat.ino, mark(&found.stat));
         found.stat = stat;
         found.captured = Some(bytes);
-        Ok(same && whole)
+        Ok(match (same, whole) {
+            (true, true) => Read::Whole,
+            (true, false) => Read::Odd,
+            (false, _) => Read::Moving,
+        })
     }
 
     // ---- does it belong together? ----
@@ -712,6 +747,16 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// What reading a control file showed.
+enum Read {
+    /// It can be taken.
+    Whole,
+    /// It is a uidlist that breaks the rules.
+    Odd,
+    /// It changed meanwhile.
+    Moving,
+}
+
 /// Why a unit could not be looked at.
 enum Glance {
     Gone,
@@ -728,6 +773,26 @@ impl From<DiskError> for Glance {
 impl From<CatalogueError> for Glance {
     fn from(error: CatalogueError) -> Self {
         Self::Catalogue(error)
+    }
+}
+
+fn is_another_inode(known: &Known, seen: &Dirent) -> bool {
+    known.local.ino != 0 && known.local.ino != seen.ino && known.entry.kind != Kind::Directory
+}
+
+/// Orders renames so that a name is free, or its file has moved on, before another file takes it. Those that
+/// go round in a ring are given back: there is no order for them.
+fn order_renames(renamed: &mut Vec<Renamed>) -> Vec<Renamed> {
+    let mut waiting = std::mem::take(renamed);
+    loop {
+        let leaving: std::collections::HashSet<TreePath> = waiting.iter().map(|(from, _, _)| from.clone()).collect();
+        let before = waiting.len();
+        let (free, blocked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, _, to)| !leaving.contains(to));
+        renamed.extend(free);
+        waiting = blocked;
+        if waiting.is_empty() || waiting.len() == before {
+            return waiting;
+        }
     }
 }
 

@@ -75,8 +75,8 @@ pub struct Head {
     pub files: u64,
     /// Next free directory number.
     pub next_id: u64,
-    /// Inode number of the set's root when it was last read.
-    pub root_ino: u64,
+    /// [`Root::identity`] of the set's root when it was last read.
+    pub root_id: u64,
     /// The sum behind the root digest.
     #[serde(with = "serde_bytes")]
     pub(super) sum: Vec<u8>,

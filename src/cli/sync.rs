@@ -64,7 +64,7 @@ pub struct Arguments {
     #[arg(long, value_name = "RATE")]
     pub bwlimit: Option<String>,
 
-    /// Stop where more than so many files, or such a share, would be removed [default: half of them, from 100 on]
+    /// Stop where more than so many files, or such a share, would be removed [default: half of them, from 32 on]
     #[arg(long, value_name = "N|P%")]
     pub max_delete: Option<String>,
 
@@ -89,8 +89,8 @@ pub struct Arguments {
     pub chown: Option<String>,
 
     /// Say more
-    #[arg(short = 'v', long)]
-    pub verbose: bool,
+    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
 
     /// Say nothing but what went wrong
     #[arg(short = 'q', long, conflicts_with = "verbose")]
@@ -140,7 +140,7 @@ impl Arguments {
     fn shown(&self) -> Shown {
         let wanted = self.progress || std::io::stderr().is_terminal() && !self.quiet;
         Shown {
-            verbose: self.verbose,
+            verbose: self.verbose > 0,
             quiet: self.quiet,
             progress: wanted && !self.no_progress,
             json: self.json,
@@ -210,6 +210,11 @@ fn there(plan: &Plan, host: &str, terminal: &Terminal) -> Result<Report, SyncErr
         Ok(near)
     });
     let status = link.and_then(ssh::Link::finish);
+    // What is wrong with what the other end says needs its name.
+    let ran = ran.map_err(|error| match error {
+        SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_)) => SyncError::Failed(format!("{host}: {error}")),
+        other => other,
+    });
     match (ran, status.and_then(|status| status.code())) {
         (Err(SyncError::Link(error)), Some(code @ (126 | 127))) => Err(SyncError::Failed(format!(
             "{error} (exit code {code}): is mailtwin installed on {host}? --remote-path says where"

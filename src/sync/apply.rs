@@ -129,6 +129,7 @@ impl Hand {
             false => self.lock_folder(unit, changes)?,
         };
         for change in changes {
+            self.open_up(change, touched)?;
             self.change(change, contents, touched)?;
         }
         if let Some(lock) = lock {
@@ -138,6 +139,23 @@ impl Hand {
             touched.insert(cur);
             touched.insert(unit.clone());
             self.mirror.remove(&lock)?;
+        }
+        Ok(())
+    }
+
+    /// A directory that its owner may not write to is no obstacle to root. Anybody else makes it writable for
+    /// the time of the batch.
+    fn open_up(&self, change: &Change, touched: &BTreeSet<TreePath>) -> Result<()> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        for path in places(change).into_iter().filter(|path| !touched.contains(path)) {
+            if let Some(stat) = self.mirror.stat_if_there(&path)?
+                && stat.kind == FileKind::Directory
+                && stat.mode & 0o700 != 0o700
+            {
+                self.mirror.allow_owner(&path, stat.mode)?;
+            }
         }
         Ok(())
     }
@@ -190,7 +208,10 @@ impl Hand {
             }
         }
         // The time comes last, when everything in it has been done.
-        let meta = Meta { mtime: None, ..meta.clone() };
+        let mut meta = Meta { mtime: None, ..meta.clone() };
+        if !rustix::process::geteuid().is_root() {
+            meta.mode |= 0o700;
+        }
         let owned = self.mirror.set_meta(path, &meta)?;
         self.owners_left |= !owned;
         Ok(Done::Yes)
@@ -218,7 +239,11 @@ impl Hand {
     fn finish_directories(&mut self, touched: BTreeSet<TreePath>, edit: &mut Edit<'_>) -> Result<()> {
         for path in touched.into_iter().rev() {
             let Some(directory) = edit.directory(&path)? else { continue };
-            let mtime = directory.meta.mtime;
+            let (mtime, mode) = (directory.meta.mtime, directory.meta.mode);
+            if mode & 0o700 != 0o700 && !rustix::process::geteuid().is_root() {
+                let meta = directory.meta.clone();
+                self.mirror.set_meta(&path, &meta)?;
+            }
             let time = match mtime {
                 Some(_) => self.mirror.set_directory_time(&path, mtime),
                 None => Ok(()),

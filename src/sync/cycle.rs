@@ -12,9 +12,9 @@ use super::read::{self, Answer, Content, Outcome, Output, Pool, Reader, Request,
 use crate::catalogue::directory::{self, Row};
 use crate::catalogue::edit::Edit;
 use crate::catalogue::scan::{Diff, Found, Rules, Scanner, UnitRows, mark};
-use crate::disk::{FileKind, Root};
+use crate::disk::{self, DiskError, FileKind, Root};
 use crate::maildir::change::{Change, Source};
-use crate::maildir::entry::{File, Kind, Known};
+use crate::maildir::entry::{File, Kind, Known, Meta};
 use crate::maildir::folder;
 use crate::monitor::{Counters, Event, Monitor, Problem};
 use crate::path::TreePath;
@@ -68,6 +68,10 @@ pub struct Options<'a> {
     pub level: i32,
     /// Each change is told as an event.
     pub itemize: bool,
+    /// Content numbers begin here: those of another round of the same session must differ.
+    pub first_number: u64,
+    /// The standby, for messages.
+    pub standby: &'a str,
 }
 
 /// Looks that a removal may wait for.
@@ -154,7 +158,7 @@ impl<'a, 't> Cycle<'a, 't> {
             gathered: Shipment::default(),
             pending: VecDeque::new(),
             in_flight: 0,
-            next_number: 1,
+            next_number: options.first_number,
             on_the_way: HashSet::new(),
             moved: HashSet::new(),
             held: BTreeMap::new(),
@@ -276,7 +280,7 @@ impl<'a, 't> Cycle<'a, 't> {
             if self.warned.insert(path.clone()) {
                 self.counters.special_files_left_out += 1;
                 let path = self.options.root.show(path);
-                self.monitor.event(Event::Warning(format!("left out: {path} is a socket, FIFO or device")));
+                self.monitor.event(Event::Note(format!("left out: {path} is a socket, FIFO or device")));
             }
         }
     }
@@ -357,7 +361,7 @@ impl<'a, 't> Cycle<'a, 't> {
         } else {
             let mut linked = Vec::with_capacity(diff.files.len() + diff.messages.len());
             for found in diff.files.iter().chain(&diff.messages) {
-                linked.push(found.known.is_none() && self.is_linked(found)?);
+                linked.push(self.is_linked(found)?);
             }
             let by_path: HashSet<TreePath> = diff
                 .files
@@ -377,13 +381,15 @@ impl<'a, 't> Cycle<'a, 't> {
 
     /// Whether a file that appeared is one that is recorded, or on its way, under another name.
     fn is_linked(&mut self, found: &Found) -> Result<bool> {
+        // A name that is recorded becomes a link only where it leads to another inode than it did.
+        let leads_elsewhere = found.known.as_ref().is_none_or(|known| known.local.ino != 0 && known.local.ino != found.stat.ino);
         if found.stat.kind != FileKind::File {
             return Ok(false);
         }
         if found.stat.links > 1 && !self.on_the_way.insert(found.stat.ino) {
             return Ok(true);
         }
-        Ok(self.original(found)?.is_some())
+        Ok(leads_elsewhere && self.original(found)?.is_some())
     }
 
     fn original(&mut self, found: &Found) -> Result<Option<(TreePath, Known)>> {
@@ -602,6 +608,14 @@ impl<'a, 't> Cycle<'a, 't> {
         let file = File { size: stat.size, digest, group };
         let local = self.scanner.local(&path, &stat);
         if shipped == Shipped::Same {
+            let was_linked = found.known.as_ref().and_then(|known| known.entry.file()).is_some_and(|file| file.group != 0);
+            let is_another = found.known.as_ref().is_some_and(|known| known.local.ino != 0 && known.local.ino != stat.ino);
+            if was_linked && is_another {
+                // The same bytes in a file of its own: what it was a link of must not change with it.
+                let source = Source::Copied(path.clone());
+                self.settle_change(Change::Put { path: path.clone(), meta, file, source }, changes)?;
+                return Ok(self.edit.note(&path, local)?);
+            }
             let before = found.known.as_ref().map(|known| (&known.entry.meta, known.entry.file()));
             if before != Some((&meta, Some(&file))) {
                 let change = Change::SetMeta { path: path.clone(), meta, group };
@@ -633,13 +647,15 @@ impl<'a, 't> Cycle<'a, 't> {
     }
 
     /// Reads a small file on this thread and ships it raw: where a shortcut turned out not to lead anywhere.
-    fn ship_now(&mut self, mut found: Found, meta: crate::maildir::entry::Meta, group: u64, changes: &mut Vec<Change>) -> Result<()> {
+    fn ship_now(&mut self, mut found: Found, mut meta: Meta, group: u64, changes: &mut Vec<Change>) -> Result<()> {
         use std::io::Read;
+        use std::os::fd::AsFd;
         let path = found.path.clone();
         let mut bytes = Vec::new();
         let opened = self.options.root.open_file(&path);
         let read = opened.and_then(|file| {
-            let failed = |source| crate::disk::DiskError { operation: "cannot read", path: self.options.root.show(&path), source };
+            let failed = |source| DiskError { operation: "cannot read", path: self.options.root.show(&path), source };
+            meta.xattrs = disk::read_xattrs(file.as_fd()).map_err(failed)?;
             file.take(64 << 20).read_to_end(&mut bytes).map_err(failed)
         });
         if let Err(error) = read {
@@ -678,6 +694,13 @@ impl<'a, 't> Cycle<'a, 't> {
     }
 
     fn finish_linked(&mut self, found: Found, changes: &mut Vec<Change>) -> Result<()> {
+        if let Some((path, known)) = self.edit.find_inode(found.stat.ino)?
+            && path == found.path
+            && known.entry.mark() == mark(&found.stat)
+        {
+            // The name by which the inode is known is this one, and nothing about it changed.
+            return Ok(self.edit.note(&path, self.scanner.local(&path, &found.stat))?);
+        }
         let Some((existing, known)) = self.original(&found)? else {
             if self.options.plans_only {
                 return self.finish_planned(found, changes);
@@ -687,6 +710,11 @@ impl<'a, 't> Cycle<'a, 't> {
             return self.ship_now(found, meta, group, changes);
         };
         let was = known.entry.file().map_or(0, |file| file.group);
+        let before = found.known.as_ref().and_then(|known| known.entry.file());
+        if was != 0 && before == known.entry.file() {
+            // Both names are links of each other already.
+            return Ok(self.edit.note(&found.path, self.scanner.local(&found.path, &found.stat))?);
+        }
         let group = if found.stat.links > 1 { group_of(&found.stat) } else { was };
         let path = found.path.clone();
         if found.stat.links == 1 {
@@ -697,7 +725,7 @@ impl<'a, 't> Cycle<'a, 't> {
         let link = Change::Link { path: path.clone(), existing, group, mark: known.entry.mark() };
         self.settle_change(link, changes)?;
         if found.meta.mode != known.entry.meta.mode || (found.meta.uid, found.meta.gid) != (known.entry.meta.uid, known.entry.meta.gid) {
-            let meta = crate::maildir::entry::Meta { xattrs: known.entry.meta.xattrs.clone(), ..found.meta.clone() };
+            let meta = Meta { xattrs: known.entry.meta.xattrs.clone(), ..found.meta.clone() };
             self.settle_change(Change::SetMeta { path: path.clone(), meta, group }, changes)?;
         }
         Ok(self.edit.note(&path, self.scanner.local(&path, &found.stat))?)
@@ -744,15 +772,22 @@ impl<'a, 't> Cycle<'a, 't> {
         for (path, known) in ready.iter().flat_map(|held| &held.diff.vanished) {
             files += match known.entry.kind {
                 Kind::Directory => {
-                    let (messages, others) = self.below(path)?;
+                    let (messages, others, _) = self.below(path)?;
                     messages + others
                 }
-                _ => u64::from(!self.moved.contains(path)),
+                _ => u64::from(known.entry.file().is_some() && !self.moved.contains(path)),
             };
         }
         let of = self.edit.head.messages + self.edit.head.files;
-        let removal = Removal { files, of, root_is_empty: self.root_is_empty };
-        match guard::stop(removal, self.options.limit, &self.options.root.show(&TreePath::root())) {
+        let root = self.options.root.identity()?;
+        let removal = Removal {
+            files,
+            of,
+            root_is_empty: self.root_is_empty,
+            root_is_another: self.edit.head.root_id != 0 && self.edit.head.root_id != root,
+        };
+        let source = self.options.root.show(&TreePath::root());
+        match guard::stop(removal, self.options.limit, &source, self.options.standby) {
             Some(sentence) => Err(SyncError::Guard(sentence)),
             None => Ok(()),
         }
@@ -775,11 +810,23 @@ impl<'a, 't> Cycle<'a, 't> {
         }
         let numbered: Vec<(usize, Held)> = ready.into_iter().enumerate().collect();
         let ordered = match receives.is_empty() {
-            true => numbered,
+            true => numbered.into_iter().map(|unit| vec![unit]).collect(),
             false => plan::order(numbered, |a, b| receives.contains(&(a.0, b.0))),
         };
-        for (_, held) in ordered {
-            self.gather(held.diff)?;
+        for group in ordered {
+            // In a ring of moves nobody can be first: all take in before any gives up.
+            let mut leaving = Vec::new();
+            let is_ring = group.len() > 1;
+            for (_, mut held) in group {
+                if is_ring {
+                    let vanished = std::mem::take(&mut held.diff.vanished);
+                    leaving.push(Diff { path: held.diff.path.clone(), vanished, ..Diff::default() });
+                }
+                self.gather(held.diff)?;
+            }
+            for diff in leaving {
+                self.gather(diff)?;
+            }
             // Each in the order found, so that a link is made before what it leads to goes.
             self.close()?;
         }
@@ -788,18 +835,19 @@ impl<'a, 't> Cycle<'a, 't> {
 
     // ---- counting ----
 
-    /// Messages and other files below a directory.
-    fn below(&mut self, path: &TreePath) -> Result<(u64, u64)> {
+    /// Messages, other files and directories below a directory, itself included.
+    fn below(&mut self, path: &TreePath) -> Result<(u64, u64, u64)> {
         self.edit.flush()?;
-        let (mut messages, mut others, mut from) = (0, 0, directory::key(path));
+        let (mut messages, mut others, mut directories, mut from) = (0, 0, 0, directory::key(path));
         let prefix = from.clone();
         loop {
             let rows = self.edit.rows_from(&from, ROWS_AHEAD)?;
             let full = rows.len() == ROWS_AHEAD;
             for (key, row) in rows {
                 if !key.starts_with(&prefix) {
-                    return Ok((messages, others));
+                    return Ok((messages, others, directories));
                 }
+                directories += 1;
                 let at = directory::path_of(&key)?;
                 match directory::is_paged(&at) {
                     true => messages += row.count,
@@ -809,13 +857,15 @@ impl<'a, 't> Cycle<'a, 't> {
                 from.push(0);
             }
             if !full {
-                return Ok((messages, others));
+                return Ok((messages, others, directories));
             }
         }
     }
 
     fn count_removed_directory(&mut self, path: &TreePath) -> Result<()> {
-        let (messages, others) = self.below(path)?;
+        let (messages, others, directories) = self.below(path)?;
+        // The change itself counts one.
+        self.counters.directories_removed += directories.saturating_sub(1);
         let moved = self.moved.iter().filter(|moved| moved.is_within(path)).count() as u64;
         self.counters.messages_renamed += moved;
         self.counters.messages_linked -= moved.min(self.counters.messages_linked);
@@ -834,8 +884,9 @@ impl<'a, 't> Cycle<'a, 't> {
             Change::RemoveDirectory { .. } => &mut counters.directories_removed,
             Change::Put { .. } if is_message && is_new => &mut counters.messages_added,
             Change::Put { source: Source::Delta(_), .. } => &mut counters.files_patched,
-            Change::Put { .. } | Change::Symlink { .. } if is_new => &mut counters.files_added,
-            Change::Put { .. } | Change::Symlink { .. } => &mut counters.files_replaced,
+            Change::Symlink { .. } => &mut counters.symlinks_changed,
+            Change::Put { .. } if is_new => &mut counters.files_added,
+            Change::Put { .. } => &mut counters.files_replaced,
             Change::Link { .. } if is_message => &mut counters.messages_linked,
             Change::Link { .. } => &mut counters.files_added,
             Change::Rename { .. } => &mut counters.messages_renamed,

@@ -6,7 +6,7 @@
 /// How much may be removed in one cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Limit {
-    /// More than half, from a hundred files on, is an accident; so is a root that became empty.
+    /// More than half, from 32 files on, is an accident; so is a root that became empty.
     #[default]
     Default,
     /// At most so many.
@@ -41,31 +41,35 @@ pub struct Removal {
     pub of: u64,
     /// The root of the source holds nothing any more.
     pub root_is_empty: bool,
+    /// The root is another directory than last time: another disk is mounted there, perhaps.
+    pub root_is_another: bool,
 }
 
 /// Fewer removals than this are nobody's accident by share.
-const FEW: u64 = 100;
+const FEW: u64 = 32;
 
 /// The sentence with which the guard stops, if it does.
-pub fn stop(removal: Removal, limit: Limit, source: &str) -> Option<String> {
-    let Removal { files, of, root_is_empty } = removal;
+pub fn stop(removal: Removal, limit: Limit, source: &str, standby: &str) -> Option<String> {
+    let Removal { files, of, root_is_empty, root_is_another } = removal;
     if files == 0 && !root_is_empty {
         return None;
     }
     let allowed = match limit {
         Limit::Default if root_is_empty && of > 0 => {
             return Some(format!(
-                "stopped by the guard: {source} is empty, and the standby has {of} files of it; is its disk \
-                 mounted? Nothing was removed. If it is meant, run again with --max-delete 100%"
+                "stopped by the guard: {source} is empty, and the standby {standby} has {of} files; is its disk mounted? \
+                 Nothing was removed. If it is meant, run again with --max-delete 100%"
             ));
         }
+        Limit::Default if root_is_another => of / 2,
         Limit::Default => (of / 2).max(FEW),
         Limit::Count(count) => count,
+        Limit::Percent(100) => u64::MAX,
         Limit::Percent(share) => (u128::from(of) * u128::from(share)).div_ceil(100) as u64,
     };
     (files > allowed).then(|| {
         format!(
-            "stopped by the guard: {files} of {of} files of {source} are gone, and at most {allowed} may be \
+            "stopped by the guard: {files} of the {of} files on the standby {standby} are gone from {source}, and at most {allowed} may be \
              removed in one run. Nothing was removed. If it is meant, run again with --max-delete {files}"
         )
     })
@@ -76,16 +80,16 @@ mod tests {
     use super::*;
 
     fn stops(files: u64, of: u64, limit: Limit) -> bool {
-        stop(Removal { files, of, root_is_empty: false }, limit, "/var/vmail").is_some()
+        stop(Removal { files, of, ..Removal::default() }, limit, "/var/vmail", "mx2").is_some()
     }
 
     #[test]
     fn a_mass_delete_is_stopped_and_daily_work_is_not() {
         assert!(!stops(1, 1, Limit::Default));
-        assert!(!stops(100, 120, Limit::Default));
+        assert!(!stops(32, 40, Limit::Default));
         assert!(!stops(5000, 10_000, Limit::Default));
         assert!(stops(5001, 10_000, Limit::Default));
-        assert!(stops(101, 101, Limit::Default));
+        assert!(stops(33, 40, Limit::Default));
     }
 
     #[test]
@@ -99,10 +103,17 @@ mod tests {
 
     #[test]
     fn an_emptied_root_stops_whatever_its_size() {
-        let removal = Removal { files: 1, of: 1, root_is_empty: true };
-        let sentence = stop(removal, Limit::Default, "/var/vmail").expect("stops");
+        let removal = Removal { files: 1, of: 1, root_is_empty: true, ..Removal::default() };
+        let sentence = stop(removal, Limit::Default, "/var/vmail", "mx2").expect("stops");
         assert!(sentence.contains("/var/vmail") && sentence.contains("--max-delete 100%"));
-        assert!(stop(removal, Limit::Percent(100), "/var/vmail").is_none());
+        assert!(stop(removal, Limit::Percent(100), "/var/vmail", "mx2").is_none());
+    }
+
+    #[test]
+    fn another_directory_in_the_place_of_the_root_stops_even_a_few() {
+        let removal = Removal { files: 6, of: 10, root_is_another: true, ..Removal::default() };
+        assert!(stop(removal, Limit::Default, "/var/vmail", "mx2").is_some());
+        assert!(stop(Removal { root_is_another: false, ..removal }, Limit::Default, "/var/vmail", "mx2").is_none());
     }
 
     #[test]

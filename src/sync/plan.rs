@@ -7,6 +7,7 @@ use crate::catalogue::scan::{Diff, Found};
 use crate::maildir::change::Change;
 use crate::maildir::entry::{Kind, Known, Local, Look};
 use crate::path::TreePath;
+use std::collections::HashSet;
 
 /// One step of a shipment. What a content becomes is known when it has been read.
 #[derive(Debug)]
@@ -43,6 +44,13 @@ impl Shipment {
     /// Adds a unit. `is_linked` tells whether an inode is recorded under another name.
     pub fn add(&mut self, diff: Diff, mut is_linked: impl FnMut(&Found) -> bool) {
         let mut step = |step| self.steps.push(step);
+        // Where something else has the name of a directory now, the directory goes first.
+        let arriving: HashSet<&TreePath> = diff.files.iter().map(|found| &found.path).collect();
+        let (first, vanished): (Vec<_>, Vec<_>) =
+            diff.vanished.into_iter().partition(|(path, _)| arriving.contains(path));
+        for (path, known) in first {
+            step(Step::Gone(path, known));
+        }
         for (path, meta) in diff.directories {
             step(Step::Change(Change::MakeDirectory { path, meta }));
         }
@@ -50,7 +58,7 @@ impl Shipment {
         files.sort_by_key(|found| rank(&found.path));
         for found in files.into_iter().chain(diff.messages) {
             self.bytes += found.stat.size;
-            let linked = found.known.is_none() && is_linked(&found);
+            let linked = is_linked(&found);
             step(if linked { Step::Linked(found) } else { Step::Content(found) });
         }
         for (from, known, to) in diff.renamed {
@@ -64,7 +72,7 @@ impl Shipment {
         for path in diff.forgotten {
             step(Step::Change(Change::Forget { path }));
         }
-        for (path, known) in diff.vanished {
+        for (path, known) in vanished {
             step(Step::Gone(path, known));
         }
         self.looks.extend(diff.looks);
@@ -91,16 +99,19 @@ pub fn removal(path: TreePath, known: &Known) -> Change {
 
 /// The order in which units that lost messages are done: one that received a message comes before the one
 /// that lost it, so that every message is always somewhere. `receives(a, b)` says that `a` received from `b`.
-pub fn order<T>(mut units: Vec<T>, receives: impl Fn(&T, &T) -> bool) -> Vec<T> {
+///
+/// Units of one group are done together: in a ring of moves nobody can be first.
+pub fn order<T>(mut units: Vec<T>, receives: impl Fn(&T, &T) -> bool) -> Vec<Vec<T>> {
     let mut ordered = Vec::with_capacity(units.len());
     while !units.is_empty() {
         let is_free = |at: usize| {
             let waits_for = |other: usize| other != at && receives(&units[other], &units[at]);
             !(0..units.len()).any(waits_for)
         };
-        // In a ring of moves somebody must be first: there the content is sent again.
-        let next = (0..units.len()).find(|&at| is_free(at)).unwrap_or(0);
-        ordered.push(units.remove(next));
+        match (0..units.len()).find(|&at| is_free(at)) {
+            Some(next) => ordered.push(vec![units.remove(next)]),
+            None => ordered.push(std::mem::take(&mut units)),
+        }
     }
     ordered
 }
@@ -148,8 +159,8 @@ mod tests {
     #[test]
     fn who_received_comes_before_who_lost() {
         let receives = |a: &char, b: &char| matches!((a, b), ('c', 'a') | ('b', 'c'));
-        assert_eq!(order(vec!['a', 'b', 'c'], receives), ['b', 'c', 'a']);
+        assert_eq!(order(vec!['a', 'b', 'c'], receives), [['b'], ['c'], ['a']]);
         let ring = |a: &char, b: &char| a != b;
-        assert_eq!(order(vec!['a', 'b'], ring).len(), 2);
+        assert_eq!(order(vec!['a', 'b'], ring), [['a', 'b']]);
     }
 }

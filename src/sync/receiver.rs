@@ -14,7 +14,7 @@ use crate::catalogue::edit::Edit;
 use crate::catalogue::filter::Filter;
 use crate::catalogue::scan::Rules;
 use crate::catalogue::store::{Catalogue, Transaction};
-use crate::disk::{Root, Writer};
+use crate::disk::Root;
 use crate::id::{Digest, Epoch, Position, RandomId, SetId};
 use crate::log::segment::{Replay, Segment};
 use crate::maildir::change::Change;
@@ -25,6 +25,7 @@ use crate::transport::{Connection, Sender};
 use crate::wire::block::Block;
 use crate::wire::frame::Frame;
 use crate::wire::message::{BLOCK, Done, Hello, MAX_LIST, Message, Refusal, Row, Welcome};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,12 +94,14 @@ fn on_the_slave(error: &SyncError) -> String {
 struct Slave {
     hello: Hello,
     mirror: Arc<Root>,
+    /// In a dry run: the mirror is not there yet, and its place is taken by the directory above.
+    is_absent: bool,
     staging: Option<Arc<Staging>>,
     state: Option<Root>,
     catalogue: Catalogue,
     rules: Rules,
     warnings: Vec<String>,
-    _lock: Option<Writer>,
+    _lock: Option<OwnedFd>,
 }
 
 /// What the stager hands to the committer, in order.
@@ -116,6 +119,7 @@ impl Slave {
     /// Opens mirror and state, takes the lock, and brings forward what a crash interrupted.
     fn open(hello: Hello) -> Result<Self> {
         let path = PathBuf::from(std::ffi::OsStr::from_bytes(&hello.destination));
+        check_apart(&hello, &path)?;
         let mirror = open_mirror(&path, hello.dry_run)?;
         let rules = Rules {
             kind: hello.kind,
@@ -128,9 +132,9 @@ impl Slave {
         };
         let Some(mirror) = mirror else {
             // A dry run towards a directory that is not there yet: everything would be new.
-            let empty = Arc::new(Root::open(Path::new("/var/empty")).or_else(|_| Root::open(Path::new("/")))?);
+            let above = Arc::new(existing_above(&path)?);
             let catalogue = Catalogue::open_dry(None)?;
-            return Ok(Self { hello, mirror: empty, staging: None, state: None, catalogue, rules, warnings: vec![], _lock: None });
+            return Ok(Self { hello, mirror: above, is_absent: true, staging: None, state: None, catalogue, rules, warnings: vec![], _lock: None });
         };
         let mirror = Arc::new(mirror);
         match hello.dry_run {
@@ -150,28 +154,33 @@ impl Slave {
             Err(error) => return Err(error.into()),
         };
         let catalogue = Catalogue::open_dry(state.as_ref())?;
-        Ok(Self { hello, mirror, staging: None, state, catalogue, rules, warnings: vec![], _lock: None })
+        Ok(Self { hello, mirror, is_absent: false, staging: None, state, catalogue, rules, warnings: vec![], _lock: None })
     }
 
     fn open_locked(hello: Hello, mirror: Arc<Root>, rules: Rules) -> Result<Self> {
-        let own = mirror.make_own(".mailtwin")?;
-        let lock = own.lock("lock")?.ok_or_else(|| {
+        let lock = mirror.lock_directory()?.ok_or_else(|| {
             SyncError::Locked(format!(
                 "another run is writing to {}: wait until it has ended",
                 mirror.show(&TreePath::root())
             ))
         })?;
-        let staging = Arc::new(Staging::open(&own)?);
         let state = match &hello.state {
             Some(state) => open_or_make(Path::new(std::ffi::OsStr::from_bytes(state)))?,
-            None => own,
+            None => mirror.make_own(".mailtwin")?,
         };
+        // A rename puts contents in place, so they wait on the mirror's own file system.
+        let device = |root: &Root| root.stat(&TreePath::root()).map(|stat| stat.device);
+        let staging = match device(&state)? == device(&mirror)? {
+            true => Staging::open(&state)?,
+            false => Staging::open(&mirror.make_own(".mailtwin")?)?,
+        };
+        let staging = Arc::new(staging);
         let mut warnings = Vec::new();
         let (catalogue, anew) = Catalogue::open(&state)?;
         if anew {
             warnings.push("the slave's catalogue was damaged and is made anew from the mirror".to_owned());
         }
-        let slave = Self { hello, mirror, staging: Some(staging), state: Some(state), catalogue, rules, warnings, _lock: Some(lock) };
+        let slave = Self { hello, mirror, is_absent: false, staging: Some(staging), state: Some(state), catalogue, rules, warnings, _lock: Some(lock) };
         slave.recover()?;
         Ok(slave)
     }
@@ -297,7 +306,7 @@ impl Slave {
 
     /// Holds the mirror against its catalogue: what was changed by hand, or by a mail server, shows here.
     fn look_at_mirror(&self, edit: &mut Edit<'_>) -> Result<u64> {
-        if self.staging.is_none() && self.state.is_none() && edit.is_empty()? && self.hello.dry_run && self.mirror.path() != dest_path(&self.hello) {
+        if self.is_absent {
             return Ok(0);
         }
         let problems = Quiet::default();
@@ -351,8 +360,36 @@ impl Slave {
     }
 }
 
-fn dest_path(hello: &Hello) -> &Path {
-    Path::new(std::ffi::OsStr::from_bytes(&hello.destination))
+/// On one host a mirror inside its source would mirror itself, and one around it would remove it.
+fn check_apart(hello: &Hello, path: &Path) -> Result<()> {
+    let Some(source) = hello.ancestry.first().filter(|_| hello.boot == super::boot_id()) else {
+        return Ok(());
+    };
+    let is_inside = existing_above(path)?.ancestry()?.contains(source);
+    let is_around = match Root::open(path) {
+        Ok(mirror) => mirror.ancestry()?.first().is_some_and(|mirror| hello.ancestry.contains(mirror)),
+        Err(_) => false,
+    };
+    let relation = match (is_inside, is_around) {
+        (true, _) => "lies inside the source",
+        (_, true) => "has the source inside it",
+        _ => return Ok(()),
+    };
+    let shown = crate::path::escape(path.as_os_str().as_bytes());
+    Err(SyncError::Failed(format!("the destination {shown} {relation}: a mirror needs a directory of its own")))
+}
+
+/// The directory itself, or the nearest one above it that is there.
+fn existing_above(path: &Path) -> Result<Root> {
+    let mut at = path;
+    loop {
+        match (Root::open(at), at.parent()) {
+            (Err(error), Some(above)) if error.is_not_found() => {
+                at = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            }
+            (opened, _) => return Ok(opened?),
+        }
+    }
 }
 
 fn scan_mirror(mirror: &Arc<Root>, rules: &Rules, edit: &mut Edit<'_>, problems: &Quiet) -> Result<Counters> {
@@ -365,6 +402,8 @@ fn scan_mirror(mirror: &Arc<Root>, rules: &Rules, edit: &mut Edit<'_>, problems:
         settles: false,
         level: 0,
         itemize: false,
+        first_number: 1,
+        standby: "",
     };
     let mut sink = NoSink;
     let mut cycle = Cycle::new(&options, edit, None, &mut sink, problems);
@@ -390,10 +429,10 @@ fn open_or_make(path: &Path) -> Result<Root> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let name = path.file_name().and_then(|name| name.to_str());
-    let Some(name) = name else { return Ok(Root::open(path)?) };
-    Root::open(parent)?.make_own(name)?;
-    Ok(Root::open(path)?)
+    let Some(name) = path.file_name() else { return Ok(Root::open(path)?) };
+    let made = Root::open(parent).and_then(|parent| parent.make_own(name));
+    let made = made.and_then(|_| Root::open(path));
+    made.map_err(|error| SyncError::Failed(format!("cannot make the directory {}: {error}", crate::path::escape(path.as_os_str().as_bytes()))))
 }
 
 /// Contents from the blocks that the log holds, or from what an earlier process staged.

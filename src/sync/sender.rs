@@ -165,7 +165,7 @@ impl<'a> Master<'a> {
             self.compare(&mut edit, connection, &welcome.root)?;
         }
         if self.request.dry_run {
-            let ran = self.cycle(&mut edit, &mut NoSink, &mut report);
+            let ran = self.cycle(&mut edit, &mut NoSink, &mut report, 1);
             report.position = edit.head.position;
             ran?;
             return Ok(report);
@@ -203,6 +203,8 @@ impl<'a> Master<'a> {
             dry_run: self.request.dry_run,
             checksum: self.request.checksum,
             filters: self.request.filters.clone(),
+            boot: super::boot_id(),
+            ancestry: self.source.ancestry().unwrap_or_default(),
         }
     }
 
@@ -306,7 +308,7 @@ impl<'a> Master<'a> {
                 acknowledged: Position::default(),
             };
             self.monitor.event(Event::Phase(Phase::Send));
-            let ran = self.cycle(edit, &mut wire, report);
+            let ran = self.cycle(edit, &mut wire, report, round);
             edit.head.position = wire.position;
             match ran {
                 Err(SyncError::Guard(sentence)) => report.stopped = Some(sentence),
@@ -329,7 +331,7 @@ impl<'a> Master<'a> {
         Ok(())
     }
 
-    fn cycle(&self, edit: &mut Edit<'_>, sink: &mut dyn Sink, report: &mut Report) -> Result<()> {
+    fn cycle(&self, edit: &mut Edit<'_>, sink: &mut dyn Sink, report: &mut Report, round: u32) -> Result<()> {
         let options = Options {
             root: self.source.clone(),
             rules: &self.rules,
@@ -339,6 +341,8 @@ impl<'a> Master<'a> {
             settles: true,
             level: self.request.level,
             itemize: self.request.itemize,
+            first_number: u64::from(round) << 40,
+            standby: &self.request.pair,
         };
         let contents = self.catalogue.known_contents()?;
         let mut cycle = Cycle::new(&options, edit, Some(contents), sink, self.monitor);
@@ -346,7 +350,14 @@ impl<'a> Master<'a> {
         let counters = cycle.counters.clone();
         drop(cycle);
         report.counters.add(&counters);
-        edit.head.root_ino = self.source.stat(&TreePath::root()).map_or(0, |stat| stat.ino);
+        if round == 1 && counters.special_files_left_out > 0 {
+            let count = counters.special_files_left_out;
+            let sentence = format!("left out: {count} sockets, FIFOs and devices (-v names them)");
+            self.monitor.event(Event::Warning(sentence));
+        }
+        if ran.is_ok() {
+            edit.head.root_id = self.source.identity()?;
+        }
         edit.flush()?;
         ran
     }

@@ -157,12 +157,14 @@ impl Staging {
     pub fn patch(&self, number: u64, base: &std::fs::File, size: u64, digest: &Digest) -> Result<bool> {
         let mut delta = self.root.open_file(&Self::path(number))?;
         let result = self.fresh(&TreePath::root().child(&format!("{number}.patched")))?;
-        let mut output = Hashing { writer: result, hasher: blake3::Hasher::new(), failed: None };
+        let sparse = disk::stat_file(base).is_ok_and(|stat| stat.is_sparse());
+        let mut output = Hashing { writer: result, hasher: blake3::Hasher::new(), failed: None, sparse, waiting: Vec::new() };
         let applied = delta::apply(base, &mut delta, &mut output, size);
-        if let Some(error) = output.failed {
+        let ended = output.end(size);
+        if let Some(error) = output.failed.take() {
             return Err(error.into());
         }
-        if applied.is_err() || Digest::from(output.hasher.finalize()) != *digest {
+        if applied.is_err() || ended.is_err() || Digest::from(output.hasher.finalize()) != *digest {
             return Ok(false);
         }
         self.root.rename(&TreePath::root().child(&format!("{number}.patched")), &Self::path(number))?;
@@ -241,19 +243,46 @@ struct Hashing {
     writer: Writer,
     hasher: blake3::Hasher,
     failed: Option<DiskError>,
+    /// Runs of zeros become holes.
+    sparse: bool,
+    /// Bytes that do not fill a page yet.
+    waiting: Vec<u8>,
+}
+
+impl Hashing {
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        write(&mut self.writer, bytes, self.sparse).map_err(|error| {
+            let kind = error.source.kind();
+            self.failed = Some(error);
+            kind.into()
+        })
+    }
+
+    fn end(&mut self, size: u64) -> std::io::Result<()> {
+        let rest = std::mem::take(&mut self.waiting);
+        self.put(&rest)?;
+        if !self.sparse {
+            return Ok(());
+        }
+        self.writer.set_length(size).map_err(|error| {
+            let kind = error.source.kind();
+            self.failed = Some(error);
+            kind.into()
+        })
+    }
 }
 
 impl std::io::Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.hasher.update(bytes);
-        match self.writer.write(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(error) => {
-                let kind = error.source.kind();
-                self.failed = Some(error);
-                Err(kind.into())
-            }
+        self.waiting.extend_from_slice(bytes);
+        let whole = self.waiting.len() / PAGE * PAGE;
+        if whole >= 16 * PAGE {
+            let rest = self.waiting.split_off(whole);
+            let pages = std::mem::replace(&mut self.waiting, rest);
+            self.put(&pages)?;
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

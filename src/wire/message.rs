@@ -63,6 +63,10 @@ pub struct Hello {
     pub checksum: bool,
     /// The filter lines, in order.
     pub filters: Vec<String>,
+    /// Digest of the running kernel's boot id: whether both ends are on one host.
+    pub boot: Digest,
+    /// Device and inode numbers of the source and of the directories above it.
+    pub ancestry: Vec<(u64, u64)>,
 }
 
 /// What the slave answers.
