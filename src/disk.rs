@@ -438,13 +438,21 @@ impl Root {
     /// # Errors
     /// Where the disk refuses.
     pub fn link(&self, existing: &TreePath, path: &TreePath) -> Result<()> {
+        self.link_into(existing, self, path)
+    }
+
+    /// Gives a file one more name in another root on the same file system; fails where the name is taken.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn link_into(&self, existing: &TreePath, root: &Root, path: &TreePath) -> Result<()> {
         let link = || -> io::Result<()> {
-            let (old, new) = (self.at(existing)?, self.at(path)?);
+            let (old, new) = (self.at(existing)?, root.at(path)?);
             step()?;
             let none = AtFlags::empty();
             Ok(sys::linkat(&*old.0, old.1.as_bytes(), &*new.0, new.1.as_bytes(), none)?)
         };
-        link().map_err(self.error("cannot link", path))
+        link().map_err(root.error("cannot link", path))
     }
 
     /// Makes a symbolic link; fails where the name is taken.

@@ -13,25 +13,32 @@ use std::sync::{Mutex, MutexGuard};
 #[derive(Debug)]
 pub struct OnDisk(pub Writer);
 
+impl OnDisk {
+    /// The database passes errors on; with the file's path in them a person knows where to look.
+    fn named(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.0.path()))
+    }
+}
+
 impl StorageBackend for OnDisk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.file().metadata()?.len())
+        self.0.file().metadata().map(|data| data.len()).map_err(|error| self.named(error))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.file().read_exact_at(out, offset)
+        self.0.file().read_exact_at(out, offset).map_err(|error| self.named(error))
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.set_length(length).map_err(|error| error.source)
+        self.0.set_length(length).map_err(|error| self.named(error.source))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync().map_err(|error| error.source)
+        self.0.sync().map_err(|error| self.named(error.source))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        self.0.write_at(offset, data).map_err(|error| self.named(error))
     }
 }
 

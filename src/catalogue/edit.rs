@@ -513,16 +513,23 @@ impl<'t> Edit<'t> {
         let open = self.load(path)?.ok_or(MISFIT)?;
         (open.dirty, open.entries_dirty) = (true, true);
         open.directory.meta = meta;
-        // What is there must be held against the new record, so the directory is listed again.
-        open.directory.look = None;
+        // What is there must be held against the new record, so the directory is listed again; it is still
+        // known by its inode number, should it have another name now.
+        if let Some(look) = &mut open.directory.look {
+            look.racy = true;
+        }
         let (id, old) = (open.directory.id, std::mem::take(&mut open.directory.entries));
         for known in old.values() {
             self.unindex(known, &place(id, &known.entry.name, is_paged(path)))?;
         }
+        let by_base: HashMap<&[u8], &Known> =
+            old.iter().filter(|_| is_paged(path)).map(|(name, known)| (base(name.as_bytes()), known)).collect();
         for entry in entries {
-            let same = old.get(&entry.name).filter(|known| {
-                known.entry.mark() == entry.mark() && known.entry.file().map(|f| f.digest) == entry.file().map(|f| f.digest)
-            });
+            let digest = |entry: &Entry| entry.file().map(|file| file.digest);
+            let is_same = |known: &&Known| known.entry.mark() == entry.mark() && digest(&known.entry) == digest(&entry);
+            // The slave may know a message by other flags.
+            let by_base = || by_base.get(base(entry.name.as_bytes())).copied();
+            let same = old.get(&entry.name).filter(is_same).or_else(|| by_base().filter(is_same));
             let local = same.map_or(Local::default(), |known| known.local);
             self.insert(path, Known { entry, local })?;
         }

@@ -39,7 +39,7 @@ pub fn is_message(kind: SetKind, path: &TreePath) -> bool {
 ///
 /// What is in a folder's `tmp/` is left out too, by the scan: it is a delivery in progress, while the
 /// directory itself must exist on the standby.
-pub const LEFT_OUT: [&str; 10] = [
+pub const LEFT_OUT: [&str; 9] = [
     "*.lock",
     "*.newlock",
     "*.tmp",
@@ -48,7 +48,6 @@ pub const LEFT_OUT: [&str; 10] = [
     "dovecot.index*",
     "dovecot.list.index*",
     "dovecot.mailbox.log*",
-    "dovecot-uidlist.mailtwin-*",
     "..DOVECOT-TRASHED",
 ];
 

@@ -17,7 +17,7 @@ use crate::maildir::entry::{File, Look, Mark, Meta};
 use crate::maildir::folder::{self, SetKind};
 use crate::monitor::Problem;
 use crate::path::TreePath;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,14 +90,13 @@ impl Hand {
     /// # Errors
     /// Where the disk refuses everything, as a full one does; the batch is then done again by the next run.
     pub fn batch(&mut self, changes: &[Change], contents: &dyn Contents, edit: &mut Edit<'_>) -> Result<()> {
-        let made: HashSet<&TreePath> = changes.iter().filter_map(made_directory).collect();
         let mut touched = BTreeSet::new();
         let mut rest = changes;
         while let Some(first) = rest.first() {
             let unit = self.unit_of(first);
             let length = rest.iter().take_while(|change| self.unit_of(change) == unit).count();
             let (group, after) = rest.split_at(length);
-            self.group(&unit, group, contents, made.contains(&unit), &mut touched)?;
+            self.group(&unit, group, contents, &mut touched)?;
             rest = after;
         }
         self.finish_directories(touched, edit)
@@ -121,12 +120,11 @@ impl Hand {
         unit: &TreePath,
         changes: &[Change],
         contents: &dyn Contents,
-        is_new: bool,
         touched: &mut BTreeSet<TreePath>,
     ) -> Result<()> {
-        let lock = match is_new || self.kind == SetKind::Files {
-            true => None,
-            false => self.lock_folder(unit, changes)?,
+        let lock = match self.kind {
+            SetKind::Files => None,
+            SetKind::Maildir => self.lock_folder(unit, changes)?,
         };
         for change in changes {
             self.open_up(change, touched)?;
@@ -424,11 +422,15 @@ impl Hand {
     /// Takes a folder's lock as Dovecot takes it. `None` where there is nothing to lock, or it cannot be had.
     fn lock_folder(&mut self, unit: &TreePath, changes: &[Change]) -> Result<Option<TreePath>> {
         let only_structure = changes.iter().all(|change| matches!(change, Change::RenameDirectory { .. } | Change::RemoveDirectory { .. } | Change::MakeDirectory { .. } | Change::Forget { .. }));
+        if only_structure {
+            return Ok(None);
+        }
+        // A folder without a uidlist has never been opened, or is being made right now.
         let uidlist = unit.child("dovecot-uidlist");
-        let stat = self.mirror.stat_if_there(&uidlist)?;
-        let Some(stat) = stat.filter(|_| !only_structure) else { return Ok(None) };
+        let Some(stat) = self.mirror.stat_if_there(&uidlist)? else { return Ok(None) };
         let lock = unit.child("dovecot-uidlist.lock");
-        let temporary = unit.child(&format!("dovecot-uidlist.mailtwin-{}", std::process::id()));
+        // Written beside the mirror and linked into place, so that nobody sees it empty.
+        let temporary = TreePath::root().child("uidlist.lock");
         match self.write_lock(&temporary, &Meta { mode: 0o600, uid: stat.uid, gid: stat.gid, ..Meta::default() }) {
             Ok(()) => {}
             Err(error) if is_fatal(&error) => return Err(error.into()),
@@ -436,7 +438,7 @@ impl Hand {
             Err(_) => return Ok(None),
         }
         let taken = self.link_lock(&temporary, &lock);
-        self.mirror.remove(&temporary)?;
+        self.staging.root().remove(&temporary)?;
         match taken? {
             true => Ok(Some(lock)),
             false => {
@@ -449,22 +451,23 @@ impl Hand {
     }
 
     fn write_lock(&self, temporary: &TreePath, meta: &Meta) -> std::result::Result<(), DiskError> {
-        let mut writer = match self.mirror.create(temporary, 0o600) {
+        let root = self.staging.root();
+        let mut writer = match root.create(temporary, 0o600) {
             Err(error) if error.already_exists() => {
-                self.mirror.remove(temporary)?;
-                self.mirror.create(temporary, 0o600)?
+                root.remove(temporary)?;
+                root.create(temporary, 0o600)?
             }
             other => other?,
         };
         writer.write(format!("{}:{}", std::process::id(), host_name()).as_bytes())?;
         // Dovecot watches the file, as the mail user.
-        self.mirror.set_fresh_meta(temporary, meta, 0o600).map(drop)
+        root.set_fresh_meta(temporary, meta, 0o600).map(drop)
     }
 
     fn link_lock(&self, temporary: &TreePath, lock: &TreePath) -> Result<bool> {
         let begin = Instant::now();
         loop {
-            match self.mirror.link(temporary, lock) {
+            match self.staging.root().link_into(temporary, &self.mirror, lock) {
                 Ok(()) => return Ok(true),
                 Err(error) if !error.already_exists() => return Err(error.into()),
                 Err(_) if self.is_stale(lock) => match self.mirror.remove(lock) {
@@ -501,13 +504,6 @@ fn is_running(pid: &str) -> bool {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn made_directory(change: &Change) -> Option<&TreePath> {
-    match change {
-        Change::MakeDirectory { path, .. } => Some(path),
-        _ => None,
-    }
 }
 
 /// Directories whose times a change moves, or whose metadata it sets.

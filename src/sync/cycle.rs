@@ -74,8 +74,9 @@ pub struct Options<'a> {
     pub standby: &'a str,
 }
 
-/// Looks that a removal may wait for.
-const MAX_LOOKS: u32 = 5;
+/// Looks at one mailbox that its removals may wait for. Such a look takes about as long as a `stat` of each of
+/// its folders, so that a quiet moment is found even in a busy one.
+const MAX_LOOKS: u32 = 64;
 
 /// A batch is closed at so many bytes of content, or so many steps.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -110,7 +111,6 @@ pub struct Cycle<'a, 't> {
     /// Names that another folder's link took over: when they go, that was a move.
     moved: HashSet<TreePath>,
     held: BTreeMap<Vec<u8>, Held>,
-    look: u32,
     /// Messages that arrived or left in the present look.
     stirred: u64,
     root_is_empty: bool,
@@ -123,8 +123,6 @@ pub struct Cycle<'a, 't> {
 /// A unit from which something vanished.
 struct Held {
     diff: Diff,
-    /// The look in which the last of it was seen to be gone.
-    since: u32,
 }
 
 /// A shipment whose contents are being read.
@@ -162,7 +160,6 @@ impl<'a, 't> Cycle<'a, 't> {
             on_the_way: HashSet::new(),
             moved: HashSet::new(),
             held: BTreeMap::new(),
-            look: 0,
             stirred: 0,
             root_is_empty: false,
             directory_inodes: None,
@@ -176,16 +173,16 @@ impl<'a, 't> Cycle<'a, 't> {
     /// # Errors
     /// [`SyncError::Guard`] where the removals look like an accident; everything else has been handed over then.
     pub fn run(&mut self) -> Result<()> {
-        self.walk()?;
+        self.walk(TreePath::root())?;
         self.settle()?;
         self.drain()
     }
 
     // ---- the walk ----
 
-    fn walk(&mut self) -> Result<()> {
+    fn walk(&mut self, from: TreePath) -> Result<()> {
         self.cursor = Cursor::default();
-        let mut stack = vec![TreePath::root()];
+        let mut stack = vec![from];
         while let Some(path) = stack.pop() {
             let below = self.visit(&path)?;
             stack.extend(below.into_iter().rev());
@@ -249,10 +246,9 @@ impl<'a, 't> Cycle<'a, 't> {
         }
         let key = directory::key(&diff.path);
         let before = self.held.get(&key);
-        self.stirred += arrivals(&diff) + departures(&diff, before);
+        self.stirred += arrivals(&diff, before) + departures(&diff, before);
         if self.options.settles && !diff.vanished.is_empty() {
-            let since = if departures(&diff, before) > 0 { self.look } else { before.map_or(self.look, |held| held.since) };
-            self.held.insert(key, Held { diff, since });
+            self.held.insert(key, Held { diff });
         } else {
             self.held.remove(&key);
             self.gather(diff)?;
@@ -744,27 +740,68 @@ impl<'a, 't> Cycle<'a, 't> {
 
     // ---- settling removals ----
 
+    /// Two looks between which no message arrived anywhere and none left are a picture of the instant between
+    /// them (a double collect): what is in none of the folders then is gone, and not on its way.
     fn settle(&mut self) -> Result<()> {
-        while !self.held.is_empty() && self.look < MAX_LOOKS {
-            self.look += 1;
-            self.stirred = 0;
-            self.walk()?;
-            if self.stirred == 0 {
-                break;
-            }
+        if self.held.is_empty() {
+            return Ok(());
         }
-        let last = if self.stirred == 0 { u32::MAX } else { self.look };
-        let held = std::mem::take(&mut self.held);
-        let (ready, waiting): (Vec<Held>, Vec<Held>) = held.into_values().partition(|held| held.since < last);
-        for held in &waiting {
-            let path = self.options.root.show(&held.diff.path);
-            self.monitor.event(Event::Note(format!("{path}: messages are on the move; the next run looks again")));
+        // Once everywhere, for what went from one mailbox to another; then mailbox by mailbox.
+        self.walk(TreePath::root())?;
+        let mut ready = Vec::new();
+        while let Some(path) = self.held.values().next().map(|held| held.diff.path.clone()) {
+            let mailbox = self.mailbox_of(&path)?;
+            let is_quiet = self.wait_for_quiet(&mailbox)?;
+            let within = |held: &Held| held.diff.path.is_within(&mailbox);
+            let (here, elsewhere): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(|(_, held)| within(held));
+            self.held = elsewhere.into_iter().collect();
+            for (_, held) in here {
+                let all_moved = held.diff.vanished.iter().all(|(path, _)| self.moved.contains(path));
+                match is_quiet || all_moved {
+                    true => ready.push(held),
+                    false => self.say_restless(&held),
+                }
+            }
         }
         if ready.is_empty() {
             return Ok(());
         }
         self.check_guard(&ready)?;
         self.ship_removals(ready)
+    }
+
+    fn say_restless(&self, held: &Held) {
+        let path = self.options.root.show(&held.diff.path);
+        self.monitor.event(Event::Note(format!("{path}: messages are on the move; the next run looks again")));
+    }
+
+    fn wait_for_quiet(&mut self, mailbox: &TreePath) -> Result<bool> {
+        for _ in 0..MAX_LOOKS {
+            self.stirred = 0;
+            self.walk(mailbox.clone())?;
+            if self.stirred == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The directory within which a user's messages move: the topmost folder above `path`, or, where that has
+    /// no folders of its own (layout fs without an INBOX around), the directory that holds it.
+    fn mailbox_of(&mut self, path: &TreePath) -> Result<TreePath> {
+        let mut above = vec![path.clone()];
+        while let Some((parent, _)) = above.last().and_then(TreePath::split) {
+            above.push(parent);
+        }
+        for at in above.into_iter().rev() {
+            let Some(row) = self.edit.row(&at)? else { continue };
+            let directories = || row.entries.iter().filter(|known| known.entry.kind == Kind::Directory).map(|known| known.entry.name.as_bytes());
+            if directories().any(|name| name == b"cur") {
+                let has_folders = directories().any(|name| !folder::is_part(name));
+                return Ok(if has_folders { at } else { at.parent() });
+            }
+        }
+        Ok(path.clone())
     }
 
     fn check_guard(&mut self, ready: &[Held]) -> Result<()> {
@@ -932,8 +969,12 @@ fn group_of(stat: &crate::disk::Stat) -> u64 {
     u64::from_le_bytes(first).max(1)
 }
 
-fn arrivals(diff: &Diff) -> u64 {
-    (diff.messages.len() + diff.new_directories) as u64
+/// Messages and directories that arrived since the unit was held.
+fn arrivals(diff: &Diff, before: Option<&Held>) -> u64 {
+    let Some(before) = before else { return (diff.messages.len() + diff.new_directories) as u64 };
+    let known: HashSet<u64> = before.diff.messages.iter().map(|found| found.stat.ino).collect();
+    let messages = diff.messages.iter().filter(|found| !known.contains(&found.stat.ino)).count();
+    (messages + diff.new_directories.saturating_sub(before.diff.new_directories)) as u64
 }
 
 /// Names that vanished since the unit was held.

@@ -1,0 +1,198 @@
+//! The kill sweep: the process is ended right before each of its disk steps, on either end, then run again.
+//! What both sides had is on the mirror at every moment, the next run ends well, the mirror is then the source,
+//! and the source was never written to. A few dozen points of each sweep every day; `MAILTWIN_FULL_SWEEP=1` tries all.
+
+#[path = "support/tree.rs"]
+mod tree;
+
+use std::fs;
+
+use tree::*;
+
+/// Points of a sweep on an everyday run.
+const POINTS: u64 = 40;
+
+/// A scenario that was never mirrored, and the steps that its first copy takes.
+fn before_a_first_copy(end: End) -> (Pair, u64) {
+    let pair = end.pair();
+    make_scenario(&pair.source);
+    let steps = steps_of(&pair, end);
+    assert!(steps > 20, "a first copy of {steps} steps");
+    forget_the_mirror(&pair);
+    (pair, steps)
+}
+
+/// A scenario that is in sync after its first round of changes, and the steps that this round took.
+fn before_a_round_of_changes(end: End) -> (Pair, u64) {
+    let pair = end.pair();
+    make_scenario(&pair.source);
+    settle(&pair, "the first copy");
+    change_scenario(&pair.source, 0);
+    let steps = steps_of(&pair, end);
+    assert!(steps > 10, "a round of changes of {steps} steps");
+    (pair, steps)
+}
+
+/// One run that is killed before a step, and what must hold between it and the next.
+fn kill(pair: &Pair, end: End, step: u64, after: &str) -> Run {
+    let witness = Witness::of(pair);
+    let run = struck(pair, end, &format!("kill@{step}"));
+    witness.confirm(pair, after);
+    assert_no_boast(pair, &run, after);
+    match end {
+        // A run may take a step less than the one that was counted; then it ends well.
+        End::Both | End::Near => {
+            assert!(run.was_killed() || run.code() == Some(0), "{}", run.story())
+        }
+        End::Far => assert!(matches!(run.code(), Some(0 | 1)), "{}", run.story()),
+    }
+    run
+}
+
+fn survives_kills_of_a_first_copy(end: End) {
+    let (pair, steps) = before_a_first_copy(end);
+    for (index, step) in points(steps, POINTS).into_iter().enumerate() {
+        let after = format!("a kill of {end:?} before step {step} of {steps} of a first copy");
+        kill(&pair, end, step, &after);
+        settle(&pair, &after);
+        if index % 8 == 0 {
+            pair.sync(&UNGUARDED).shipped_nothing();
+        }
+        forget_the_mirror(&pair);
+    }
+}
+
+fn survives_kills_of_a_round_of_changes(end: End) {
+    let (pair, steps) = before_a_round_of_changes(end);
+    for (index, step) in points(steps, POINTS).into_iter().enumerate() {
+        change_scenario(&pair.source, index as u64 + 1);
+        let after =
+            format!("a kill of {end:?} before step {step} of {steps} of a round of changes");
+        kill(&pair, end, step, &after);
+        settle(&pair, &after);
+        if index % 8 == 0 {
+            pair.sync(&UNGUARDED).shipped_nothing();
+        }
+    }
+}
+
+#[test]
+fn a_first_copy_killed_anywhere_is_finished_by_the_next_run() {
+    survives_kills_of_a_first_copy(End::Both);
+}
+
+#[test]
+fn a_first_copy_whose_far_end_is_killed_anywhere_is_finished_by_the_next_run() {
+    survives_kills_of_a_first_copy(End::Far);
+}
+
+#[test]
+fn a_first_copy_whose_near_end_is_killed_anywhere_is_finished_by_the_next_run() {
+    survives_kills_of_a_first_copy(End::Near);
+}
+
+#[test]
+fn changes_killed_anywhere_are_finished_by_the_next_run() {
+    survives_kills_of_a_round_of_changes(End::Both);
+}
+
+#[test]
+fn changes_whose_far_end_is_killed_anywhere_are_finished_by_the_next_run() {
+    survives_kills_of_a_round_of_changes(End::Far);
+}
+
+#[test]
+fn changes_whose_near_end_is_killed_anywhere_are_finished_by_the_next_run() {
+    survives_kills_of_a_round_of_changes(End::Near);
+}
+
+#[test]
+fn a_far_end_that_is_killed_is_named_by_its_host() {
+    let (pair, steps) = before_a_round_of_changes(End::Far);
+    change_scenario(&pair.source, 1);
+    let run = struck(&pair, End::Far, &format!("kill@{}", steps / 2));
+    run.refused(&[1], HOST);
+}
+
+/// Recovery is itself killed, and that of the recovery: the steps are tried in leaps that become longer.
+fn survives_kills_of_the_recovery(end: End, depth: usize) {
+    let (pair, steps) = before_a_round_of_changes(end);
+    let mut round = 1;
+    for first in points(steps, 8) {
+        for second in [1, 2, 3, 5, 8, 13, 21, 34, 55] {
+            change_scenario(&pair.source, round);
+            round += 1;
+            let after =
+                format!("kills of {end:?} before step {first}, then {second} of the recovery");
+            kill(&pair, end, first, &after);
+            let mut killed = true;
+            for level in 1..depth as u64 {
+                killed &= kill(&pair, end, second + level - 1, &after).code() != Some(0);
+            }
+            settle(&pair, &after);
+            if !killed && !full_sweep() {
+                // The recovery has fewer steps than this leap.
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recovery_killed_anywhere_is_finished_by_the_next_run() {
+    survives_kills_of_the_recovery(End::Both, 2);
+}
+
+#[test]
+fn a_far_ends_recovery_killed_twice_is_finished_by_the_next_run() {
+    survives_kills_of_the_recovery(End::Far, 3);
+}
+
+/// Killed again and again at the same step, a run still comes forward, folder by folder: each leaves less for the next.
+#[test]
+fn a_first_copy_killed_over_and_over_comes_to_its_end() {
+    let pair = Pair::new();
+    for number in 0..300 {
+        let folder = Folder::create(&pair.source.join(format!(".F{}", number / 6)));
+        folder.file(number, "S", &noise(number, 20_000));
+    }
+    let steps = steps_of(&pair, End::Both);
+    forget_the_mirror(&pair);
+    let stride = (steps * 6 / 10).max(1);
+    for attempt in 0..40 {
+        let run = struck(&pair, End::Both, &format!("kill@{stride}"));
+        if run.code() == Some(0) {
+            assert_mirrored(&pair);
+            return;
+        }
+        assert!(run.was_killed(), "attempt {attempt}: {}", run.story());
+    }
+    panic!("40 runs, each killed after 6 of 10 steps of a whole copy, did not finish it");
+}
+
+/// The witness itself: it sees a message that is gone, one that is there twice, and a source that was written to.
+#[test]
+fn the_witness_sees_what_is_lost_doubled_or_written() {
+    let pair = Pair::new();
+    make_scenario(&pair.source);
+    pair.sync(&[]);
+    let witness = Witness::of(&pair);
+    assert_eq!(witness.wrongs(&pair), Vec::<String>::new());
+    let mirrored = Folder(pair.mirror.clone());
+    let messages = mirrored.messages();
+    fs::remove_file(&messages[0]).expect("removed");
+    let twin = messages[1].with_file_name("twin");
+    fs::copy(&messages[1], &twin).expect("copied");
+    mirrored.set_flags(&messages[1], "T");
+    let base = base_of(messages[1].file_name().expect("a name"));
+    rename(&twin, &mirrored.new_dir().join(base));
+    fs::write(pair.source.join("dovecot-uidlist.lock"), "1:host").expect("written");
+    let wrongs = witness.wrongs(&pair).join("\n");
+    for what in [
+        "no longer on the mirror",
+        "twice on the mirror",
+        "dovecot-uidlist.lock",
+    ] {
+        assert!(wrongs.contains(what), "{what}: {wrongs}");
+    }
+}

@@ -1,0 +1,216 @@
+//! Disk full, I/O errors and short writes at every disk step of either end: no run says that all is well when it is not,
+//! each names what it could not do, nothing that was there is lost, and once the fault is gone the next run converges.
+
+#[path = "support/tree.rs"]
+mod tree;
+
+use std::ffi::OsStr;
+use std::fs;
+
+use tree::*;
+
+/// Points of a sweep on an everyday run.
+const POINTS: u64 = 24;
+
+/// A run under a fault, what must hold after it, and the run that mends it.
+fn strike_and_mend(pair: &Pair, end: End, fault: &str) {
+    let after = format!("{fault} in {end:?}");
+    let witness = Witness::of(pair);
+    let run = struck(pair, end, fault);
+    witness.confirm(pair, &after);
+    assert_no_boast(pair, &run, &after);
+    assert!(
+        !run.said().contains("panicked at"),
+        "after {after}: {}",
+        run.story()
+    );
+    match run.code() {
+        Some(0) => {}
+        Some(1) => names_the_place(pair, &run, &after),
+        Some(23) => assert!(
+            !run.report().problems().is_empty(),
+            "after {after}: {}",
+            run.story()
+        ),
+        _ => panic!("after {after}: {}", run.story()),
+    }
+    settle(pair, &after);
+}
+
+/// A failure names a path of ours or the host, so that a person knows where to look.
+fn names_the_place(pair: &Pair, run: &Run, after: &str) {
+    let said = run.said();
+    let places = [&pair.source, &pair.mirror, &pair.state].map(|path| path.display().to_string());
+    let named = said.contains(HOST) || places.iter().any(|place| said.contains(place));
+    assert!(named, "after {after} no place is named: {}", run.story());
+}
+
+fn survives_faults_in_changes(end: End, fault: impl Fn(u64) -> String) {
+    let pair = end.pair();
+    make_scenario(&pair.source);
+    settle(&pair, "the first copy");
+    change_scenario(&pair.source, 0);
+    let steps = steps_of(&pair, end);
+    for (index, step) in points(steps, POINTS).into_iter().enumerate() {
+        change_scenario(&pair.source, index as u64 + 1);
+        strike_and_mend(&pair, end, &fault(step));
+    }
+}
+
+fn survives_faults_in_a_first_copy(end: End, fault: impl Fn(u64) -> String) {
+    let pair = end.pair();
+    make_scenario(&pair.source);
+    let steps = steps_of(&pair, end);
+    for step in points(steps, POINTS) {
+        forget_the_mirror(&pair);
+        strike_and_mend(&pair, end, &fault(step));
+    }
+}
+
+#[test]
+fn an_input_output_error_at_any_step_of_changes_is_survived() {
+    survives_faults_in_changes(End::Both, |step| format!("eio@{step}"));
+}
+
+#[test]
+fn an_input_output_error_at_any_step_of_a_first_copy_is_survived() {
+    survives_faults_in_a_first_copy(End::Both, |step| format!("eio@{step}"));
+}
+
+#[test]
+fn an_input_output_error_at_any_step_of_the_far_end_is_survived() {
+    survives_faults_in_changes(End::Far, |step| format!("eio@{step}"));
+}
+
+#[test]
+fn an_input_output_error_at_any_step_of_the_near_end_is_survived() {
+    survives_faults_in_changes(End::Near, |step| format!("eio@{step}"));
+}
+
+#[test]
+fn a_disk_that_fails_from_any_step_on_is_survived() {
+    survives_faults_in_changes(End::Both, |step| format!("eio@{step}+"));
+}
+
+#[test]
+fn a_full_disk_at_any_step_of_changes_is_survived() {
+    survives_faults_in_changes(End::Both, |step| format!("enospc@{step}"));
+}
+
+#[test]
+fn a_disk_full_from_any_step_of_changes_on_is_survived() {
+    survives_faults_in_changes(End::Both, |step| format!("enospc@{step}+"));
+}
+
+#[test]
+fn a_disk_full_from_any_step_of_a_first_copy_on_is_survived() {
+    survives_faults_in_a_first_copy(End::Both, |step| format!("enospc@{step}+"));
+}
+
+#[test]
+fn a_far_disk_full_from_any_step_on_is_survived() {
+    survives_faults_in_changes(End::Far, |step| format!("enospc@{step}+"));
+}
+
+#[test]
+fn a_far_disk_full_from_any_step_of_a_first_copy_on_is_survived() {
+    survives_faults_in_a_first_copy(End::Far, |step| format!("enospc@{step}+"));
+}
+
+#[test]
+fn a_write_cut_short_at_any_step_of_changes_is_survived() {
+    survives_faults_in_changes(End::Both, |step| format!("short@{step}"));
+}
+
+#[test]
+fn a_write_cut_short_at_any_step_of_a_first_copy_is_survived() {
+    survives_faults_in_a_first_copy(End::Both, |step| format!("short@{step}"));
+}
+
+#[test]
+fn a_write_cut_short_at_any_step_of_the_far_end_is_survived() {
+    survives_faults_in_changes(End::Far, |step| format!("short@{step}"));
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_is_named_and_nothing_is_claimed() {
+    for end in [End::Both, End::Far] {
+        let pair = end.pair();
+        make_scenario(&pair.source);
+        let run = struck(&pair, end, "enospc@1+").ended_with(1);
+        names_the_place(&pair, &run, "a disk that is full from the start");
+        let says_why = ["space", "full"]
+            .iter()
+            .any(|word| run.said().contains(word));
+        assert!(says_why, "{}", run.story());
+        settle(&pair, "a disk that was full from the start");
+    }
+}
+
+/// A file system of its own that is really too small. What it holds can only be seen in that namespace:
+/// the comparisons are made there, by rsync and diff.
+const FILL_A_REAL_DISK: &str = r#"set -u
+mkdir -p "$DEST"
+mount -t tmpfs -o size=16m none "$DEST" || exit 90
+sync_to_dest() { "$BINARY" sync --json "$@" "$SRC" "$DEST" >"$OUT/report" 2>"$OUT/said"; }
+sync_to_dest || exit 91
+cp -a "$DEST" "$OUT/before"
+mv "$MORE"/* "$SRC/new/"
+sync_to_dest; echo "$?" >"$OUT/code-full"; cp "$OUT/said" "$OUT/said-full"
+for name in "$OUT/before/new"/*; do
+  cmp -s "$name" "$DEST/new/${name##*/}" || echo "lost: $name"
+done
+sync_to_dest; echo "$?" >"$OUT/code-still-full"
+mount -o remount,size=200m "$DEST" || exit 92
+sync_to_dest || { cat "$OUT/said"; exit 93; }
+rsync -rlpgoHn --checksum --delete --itemize-changes --exclude=/.mailtwin "$SRC/" "$DEST/"
+"#;
+
+#[test]
+fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room() {
+    let pair = Pair::new();
+    let folder = Folder::create(&pair.source);
+    for number in 0..20 {
+        folder.deliver(number, &noise(number, 100_000));
+    }
+    let (more, out) = (pair.path("more"), pair.path("out"));
+    for directory in [&more, &out] {
+        fs::create_dir(directory).expect("a directory");
+    }
+    for number in 100..400 {
+        let body = noise(number, 100_000);
+        fs::write(
+            more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)),
+            body,
+        )
+        .expect("a message");
+    }
+    let environment: [(&str, &OsStr); 6] = [
+        ("SRC", pair.source.as_os_str()),
+        ("DEST", pair.mirror.as_os_str()),
+        ("MORE", more.as_os_str()),
+        ("OUT", out.as_os_str()),
+        ("BINARY", OsStr::new(BINARY)),
+        ("MAILTWIN_STATE", pair.state.as_os_str()),
+    ];
+    let run = in_a_namespace(FILL_A_REAL_DISK, &environment);
+    assert_ne!(
+        run.code(),
+        Some(90),
+        "a mount namespace is needed: {}",
+        run.story()
+    );
+    let run = run.ended_with(0);
+    assert!(
+        run.stdout.is_empty(),
+        "lost, or not equal in the end: {}",
+        run.story()
+    );
+    let read = |name: &str| fs::read_to_string(out.join(name)).expect("it was written");
+    assert_eq!(
+        (read("code-full").trim(), read("code-still-full").trim()),
+        ("1", "1")
+    );
+    let said = read("said-full");
+    assert!(said.contains(&pair.mirror.display().to_string()), "{said}");
+}
