@@ -66,8 +66,7 @@ fn survives_kills_of_a_round_of_changes(end: End) {
     let (pair, steps) = before_a_round_of_changes(end);
     for (index, step) in points(steps, POINTS).into_iter().enumerate() {
         change_scenario(&pair.source, index as u64 + 1);
-        let after =
-            format!("a kill of {end:?} before step {step} of {steps} of a round of changes");
+        let after = format!("a kill of {end:?} before step {step} of {steps} of a round of changes");
         kill(&pair, end, step, &after);
         settle(&pair, &after);
         if index % 8 == 0 {
@@ -122,8 +121,7 @@ fn survives_kills_of_the_recovery(end: End, depth: usize) {
         for second in [1, 2, 3, 5, 8, 13, 21, 34, 55] {
             change_scenario(&pair.source, round);
             round += 1;
-            let after =
-                format!("kills of {end:?} before step {first}, then {second} of the recovery");
+            let after = format!("kills of {end:?} before step {first}, then {second} of the recovery");
             kill(&pair, end, first, &after);
             let mut killed = true;
             for level in 1..depth as u64 {
@@ -188,11 +186,7 @@ fn the_witness_sees_what_is_lost_doubled_or_written() {
     rename(&twin, &mirrored.new_dir().join(base));
     fs::write(pair.source.join("dovecot-uidlist.lock"), "1:host").expect("written");
     let wrongs = witness.wrongs(&pair).join("\n");
-    for what in [
-        "no longer on the mirror",
-        "twice on the mirror",
-        "dovecot-uidlist.lock",
-    ] {
+    for what in ["no longer on the mirror", "twice on the mirror", "dovecot-uidlist.lock"] {
         assert!(wrongs.contains(what), "{what}: {wrongs}");
     }
 }

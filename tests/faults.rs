@@ -19,19 +19,11 @@ fn strike_and_mend(pair: &Pair, end: End, fault: &str) {
     let run = struck(pair, end, fault);
     witness.confirm(pair, &after);
     assert_no_boast(pair, &run, &after);
-    assert!(
-        !run.said().contains("panicked at"),
-        "after {after}: {}",
-        run.story()
-    );
+    assert!(!run.said().contains("panicked at"), "after {after}: {}", run.story());
     match run.code() {
         Some(0) => {}
         Some(1) => names_the_place(pair, &run, &after),
-        Some(23) => assert!(
-            !run.report().problems().is_empty(),
-            "after {after}: {}",
-            run.story()
-        ),
+        Some(23) => assert!(!run.report().problems().is_empty(), "after {after}: {}", run.story()),
         _ => panic!("after {after}: {}", run.story()),
     }
     settle(pair, &after);
@@ -139,9 +131,7 @@ fn a_disk_that_is_full_from_the_start_is_named_and_nothing_is_claimed() {
         make_scenario(&pair.source);
         let run = struck(&pair, end, "enospc@1+").ended_with(1);
         names_the_place(&pair, &run, "a disk that is full from the start");
-        let says_why = ["space", "full"]
-            .iter()
-            .any(|word| run.said().contains(word));
+        let says_why = ["space", "full"].iter().any(|word| run.said().contains(word));
         assert!(says_why, "{}", run.story());
         settle(&pair, "a disk that was full from the start");
     }
@@ -179,11 +169,7 @@ fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room(
     }
     for number in 100..400 {
         let body = noise(number, 100_000);
-        fs::write(
-            more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)),
-            body,
-        )
-        .expect("a message");
+        fs::write(more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)), body).expect("a message");
     }
     let environment: [(&str, &OsStr); 6] = [
         ("SRC", pair.source.as_os_str()),
@@ -194,23 +180,11 @@ fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room(
         ("MAILTWIN_STATE", pair.state.as_os_str()),
     ];
     let run = in_a_namespace(FILL_A_REAL_DISK, &environment);
-    assert_ne!(
-        run.code(),
-        Some(90),
-        "a mount namespace is needed: {}",
-        run.story()
-    );
+    assert_ne!(run.code(), Some(90), "a mount namespace is needed: {}", run.story());
     let run = run.ended_with(0);
-    assert!(
-        run.stdout.is_empty(),
-        "lost, or not equal in the end: {}",
-        run.story()
-    );
+    assert!(run.stdout.is_empty(), "lost, or not equal in the end: {}", run.story());
     let read = |name: &str| fs::read_to_string(out.join(name)).expect("it was written");
-    assert_eq!(
-        (read("code-full").trim(), read("code-still-full").trim()),
-        ("1", "1")
-    );
+    assert_eq!((read("code-full").trim(), read("code-still-full").trim()), ("1", "1"));
     let said = read("said-full");
     assert!(said.contains(&pair.mirror.display().to_string()), "{said}");
 }

@@ -67,12 +67,7 @@ impl World {
     fn new(pair: Pair, nested: bool) -> Self {
         let inbox = Folder::create(&pair.source);
         inbox.rewrite_uidlist();
-        Self {
-            pair,
-            nested,
-            delivered: 0,
-            fresh: 200,
-        }
+        Self { pair, nested, delivered: 0, fresh: 200 }
     }
 
     fn folder_path(&self, name: u8) -> PathBuf {
@@ -92,10 +87,7 @@ impl World {
     }
 
     fn message(&self, which: u16) -> Option<PathBuf> {
-        let all: Vec<PathBuf> = folders_beneath(&self.pair.source)
-            .iter()
-            .flat_map(Folder::messages)
-            .collect();
+        let all: Vec<PathBuf> = folders_beneath(&self.pair.source).iter().flat_map(Folder::messages).collect();
         (!all.is_empty()).then(|| all[which as usize % all.len()].clone())
     }
 
@@ -215,9 +207,7 @@ impl World {
     }
 
     fn write_keywords(&mut self, folder: u8, count: u8) {
-        let keywords: Vec<String> = (0..count)
-            .map(|number| format!("keyword{number}"))
-            .collect();
+        let keywords: Vec<String> = (0..count).map(|number| format!("keyword{number}")).collect();
         let borrowed: Vec<&str> = keywords.iter().map(String::as_str).collect();
         let folder = self.folder(folder);
         folder.write_keywords(&borrowed);
@@ -244,12 +234,7 @@ impl World {
     fn sync(&mut self) {
         let report = self.pair.sync(&UNGUARDED);
         assert_mirrored(&self.pair);
-        assert!(
-            report.count("bytes_content") <= self.fresh,
-            "{} bytes at most were new: {}",
-            self.fresh,
-            report.0
-        );
+        assert!(report.count("bytes_content") <= self.fresh, "{} bytes at most were new: {}", self.fresh, report.0);
         self.fresh = 0;
     }
 }
@@ -257,10 +242,7 @@ impl World {
 /// Whether the folder has a message of that name; a server would then choose another.
 fn has_base(folder: &Folder, message: &std::path::Path) -> bool {
     let base = base_of(message.file_name().expect("a name"));
-    folder
-        .messages()
-        .iter()
-        .any(|there| base_of(there.file_name().expect("a name")) == base)
+    folder.messages().iter().any(|there| base_of(there.file_name().expect("a name")) == base)
 }
 
 fn live_through(mut world: World, history: &[Event]) {
@@ -276,11 +258,7 @@ fn live_through(mut world: World, history: &[Event]) {
 fn config(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
-        cases: if std::env::var_os("PROPTEST_CASES").is_some() {
-            default.cases
-        } else {
-            cases
-        },
+        cases: if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases },
         max_shrink_iters: 300,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..default

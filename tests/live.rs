@@ -57,19 +57,12 @@ impl Traveller {
     /// Stays in a folder that gets new names.
     fn in_a_renamed_folder(base: String, step: Arc<AtomicU32>) -> Self {
         let name = base.clone();
-        Self {
-            base,
-            step,
-            place: Box::new(move |step| format!(".Project {step}/cur/{name}:2,S").into()),
-        }
+        Self { base, step, place: Box::new(move |step| format!(".Project {step}/cur/{name}:2,S").into()) }
     }
 
     fn goes_on(&self, source: &Path) {
         let step = self.step.fetch_add(1, Ordering::SeqCst);
-        rename(
-            &source.join((self.place)(step)),
-            &source.join((self.place)(step + 1)),
-        );
+        rename(&source.join((self.place)(step)), &source.join((self.place)(step + 1)));
     }
 
     /// The search that the header argues for.
@@ -88,9 +81,7 @@ impl Traveller {
 
     /// Where it is when nothing moves.
     fn places_at_rest(&self, root: &Path) -> usize {
-        (0..=self.step.load(Ordering::SeqCst))
-            .filter(|step| exists(&root.join((self.place)(*step))))
-            .count()
+        (0..=self.step.load(Ordering::SeqCst)).filter(|step| exists(&root.join((self.place)(*step)))).count()
     }
 }
 
@@ -109,10 +100,7 @@ fn exists(path: &Path) -> bool {
 
 /// Keyword letters that stand for a number: no two numbers below 2^26 have the same.
 fn letters(number: u32) -> String {
-    (0..26)
-        .filter(|bit| number & (1 << bit) != 0)
-        .map(|bit| char::from(b'a' + bit))
-        .collect()
+    (0..26).filter(|bit| number & (1 << bit) != 0).map(|bit| char::from(b'a' + bit)).collect()
 }
 
 /// A mailbox with its travellers, mirrored once before anything moves.
@@ -132,16 +120,10 @@ impl Scene {
         let base = |kind: &str, number: u64| format!("17{number:08}.M{kind}.mx,S=99");
         let project = Arc::new(AtomicU32::new(0));
         let scene = Self {
-            flagged: (0..flagged)
-                .map(|number| Traveller::with_changing_flags(base("flagged", number)))
-                .collect(),
-            movers: (0..movers)
-                .map(|number| Traveller::between_folders(base("mover", number)))
-                .collect(),
+            flagged: (0..flagged).map(|number| Traveller::with_changing_flags(base("flagged", number))).collect(),
+            movers: (0..movers).map(|number| Traveller::between_folders(base("mover", number))).collect(),
             in_project: (0..5)
-                .map(|number| {
-                    Traveller::in_a_renamed_folder(base("project", number), Arc::clone(&project))
-                })
+                .map(|number| Traveller::in_a_renamed_folder(base("project", number), Arc::clone(&project)))
                 .collect(),
             project,
             pair,
@@ -175,10 +157,7 @@ impl Scene {
     }
 
     fn travellers(&self) -> impl Iterator<Item = &Traveller> {
-        self.flagged
-            .iter()
-            .chain(&self.movers)
-            .chain(&self.in_project)
+        self.flagged.iter().chain(&self.movers).chain(&self.in_project)
     }
 
     fn is_over(&self) -> bool {
@@ -264,10 +243,7 @@ impl Scene {
     fn look_at_the_flagged(&self, root: &Path) {
         let listed = names_by_base(&root.join("cur"));
         for traveller in &self.flagged {
-            match listed
-                .get(&OsString::from(&traveller.base))
-                .map(Vec::as_slice)
-            {
+            match listed.get(&OsString::from(&traveller.base)).map(Vec::as_slice) {
                 None => self.must_be_somewhere(root, traveller),
                 Some([_]) => {}
                 Some(names) => self.must_not_be_twice(root, traveller, names),
@@ -315,10 +291,8 @@ impl Scene {
     /// that has none on the mirror came without the uidlist that belongs to it.
     fn every_message_has_its_uid(&self, folder: &Folder) {
         let list = fs::read_to_string(folder.control("dovecot-uidlist")).expect("a uidlist");
-        let known: std::collections::HashSet<&str> = list
-            .lines()
-            .filter_map(|line| line.split_once(" :").map(|(_, base)| base))
-            .collect();
+        let known: std::collections::HashSet<&str> =
+            list.lines().filter_map(|line| line.split_once(" :").map(|(_, base)| base)).collect();
         for base in names_by_base(&folder.cur()).keys() {
             if !known.contains(base.to_str().expect("text")) {
                 self.is_wrong(format!("without a uid: {base:?} in {}", folder.0.display()));
@@ -341,24 +315,11 @@ impl Scene {
     fn confirm_the_end(&self) {
         let wrongs = self.wrongs.lock().expect("no thread panicked");
         let shown = &wrongs[..wrongs.len().min(20)];
-        assert!(
-            wrongs.is_empty(),
-            "at least {} things went wrong:\n{}",
-            wrongs.len(),
-            shown.join("\n")
-        );
+        assert!(wrongs.is_empty(), "at least {} things went wrong:\n{}", wrongs.len(), shown.join("\n"));
         let samples = self.samples.load(Ordering::SeqCst);
-        assert!(
-            samples >= 20,
-            "the mirror was looked at {samples} times only"
-        );
+        assert!(samples >= 20, "the mirror was looked at {samples} times only");
         for traveller in self.travellers() {
-            assert_eq!(
-                traveller.places_at_rest(&self.pair.source),
-                1,
-                "{}",
-                traveller.base
-            );
+            assert_eq!(traveller.places_at_rest(&self.pair.source), 1, "{}", traveller.base);
         }
         self.pair.sync(&UNGUARDED);
         assert_mirrored(&self.pair);
@@ -407,9 +368,7 @@ fn a_folder_of_20000_messages_with_100_flag_changes_a_second_is_whole_at_every_m
         let _ending = Ending(&scene.over);
         scene.run_cycles(if full_sweep() { 20 } else { 6 });
         // On a slow machine the cycles may be over before the sampler has looked often enough.
-        eventually("enough samples", Duration::from_secs(60), || {
-            scene.samples.load(Ordering::SeqCst) >= 20
-        });
+        eventually("enough samples", Duration::from_secs(60), || scene.samples.load(Ordering::SeqCst) >= 20);
     });
     scene.confirm_the_end();
 }
@@ -419,10 +378,7 @@ fn a_removed_message_is_gone_after_the_next_cycle_although_others_move() {
     let scene = Scene::new(Pair::new(), 500, 1);
     let expunged = Folder(scene.pair.source.clone()).file(900_000_000, "S", b"short-lived\n");
     scene.pair.sync(&[]);
-    let mirrored = scene
-        .pair
-        .mirror
-        .join(expunged.strip_prefix(&scene.pair.source).expect("beneath"));
+    let mirrored = scene.pair.mirror.join(expunged.strip_prefix(&scene.pair.source).expect("beneath"));
     assert!(mirrored.exists());
     thread::scope(|scope| {
         scope.spawn(|| scene.change_flags(300));
@@ -440,9 +396,7 @@ fn a_removed_message_is_gone_after_the_next_cycle_although_others_move() {
 
 /// Every line of a version says which it is: a file of two versions shows.
 fn version(number: u64) -> Vec<u8> {
-    format!("this is version {number:06} of the file\n")
-        .repeat(6000)
-        .into_bytes()
+    format!("this is version {number:06} of the file\n").repeat(6000).into_bytes()
 }
 
 fn is_one_version(content: &[u8]) -> bool {
@@ -495,10 +449,7 @@ fn a_file_that_grows_all_the_time_arrives_as_it_was_at_some_moment() {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
-                append(
-                    &path,
-                    format!("{:016x}\n", numbers.draw()).repeat(40).as_bytes(),
-                );
+                append(&path, format!("{:016x}\n", numbers.draw()).repeat(40).as_bytes());
                 thread::sleep(Duration::from_millis(2));
             }
         });
@@ -566,12 +517,7 @@ fn the_sampler_sees_what_is_missing_and_what_is_twice() {
         scene.must_be_somewhere(&scene.pair.mirror, traveller);
     }
     let wrongs = scene.wrongs.lock().expect("no thread panicked");
-    let seen = |what: &str| {
-        wrongs
-            .iter()
-            .filter(|wrong| wrong.starts_with(what))
-            .count()
-    };
+    let seen = |what: &str| wrongs.iter().filter(|wrong| wrong.starts_with(what)).count();
     // A pair of names is reported from either side.
     assert_eq!((seen("missing"), seen("twice")), (2, 2), "{wrongs:?}");
 }
@@ -590,15 +536,11 @@ fn the_sampler_finds_nothing_wrong_with_the_source() {
         let _ending = Ending(&scene.over);
         while scene.samples.load(Ordering::SeqCst) < 200 {
             let listed = names_by_base(&source.join("cur"));
-            let is_suspect = |traveller: &&Traveller| {
-                listed.get(&OsString::from(&traveller.base)).map(Vec::len) != Some(1)
-            };
+            let is_suspect =
+                |traveller: &&Traveller| listed.get(&OsString::from(&traveller.base)).map(Vec::len) != Some(1);
             suspects += scene.flagged.iter().filter(is_suspect).count();
         }
     });
     let wrongs = scene.wrongs.lock().expect("no thread panicked");
-    assert!(
-        wrongs.is_empty(),
-        "{suspects} suspects in listings, yet: {wrongs:?}"
-    );
+    assert!(wrongs.is_empty(), "{suspects} suspects in listings, yet: {wrongs:?}");
 }

@@ -44,11 +44,7 @@ fn folder(pair: &Pair, name: &str) -> Folder {
 
 /// A message of the folder that a reader has seen.
 fn read_message(folder: &Folder) -> std::path::PathBuf {
-    folder
-        .messages()
-        .into_iter()
-        .find(|path| path.starts_with(folder.cur()))
-        .expect("the folder has a message in cur/")
+    folder.messages().into_iter().find(|path| path.starts_with(folder.cur())).expect("the folder has a message in cur/")
 }
 
 fn new_message(folder: &Folder) -> std::path::PathBuf {
@@ -67,10 +63,7 @@ fn a_first_copy_is_equal_and_counted() {
     make_mailbox(&pair.source, 1);
     let report = pair.sync(&[]);
     assert_mirrored(&pair);
-    assert_eq!(
-        report.count("messages_added"),
-        messages_beneath(&pair.source) as u64
-    );
+    assert_eq!(report.count("messages_added"), messages_beneath(&pair.source) as u64);
     let control_files = read_tree(&pair.source)
         .iter()
         .filter(|(path, entry)| matches!(entry.kind, Kind::File(..)) && !is_message(path))
@@ -110,19 +103,13 @@ fn an_unchanged_tree_is_soon_settled_without_reading_a_folder() {
 #[test]
 fn only_the_folder_that_changed_is_read() {
     let pair = synced_mailbox();
-    eventually("no directory is read", Duration::from_secs(10), || {
-        pair.sync(&[]).count("directories_read") == 0
-    });
+    eventually("no directory is read", Duration::from_secs(10), || pair.sync(&[]).count("directories_read") == 0);
     let sent = folder(&pair, ".Sent");
     sent.set_flags(&read_message(&sent), "FS");
     let report = pair.sync(&[]);
     report.changed_only(&[("messages_renamed", 1)]);
     // cur/ itself; new/ may be looked at with it, and the folder, but no other folder.
-    assert!(
-        (1..=3).contains(&report.count("directories_read")),
-        "{}",
-        report.0
-    );
+    assert!((1..=3).contains(&report.count("directories_read")), "{}", report.0);
 }
 
 #[test]
@@ -130,10 +117,7 @@ fn the_position_moves_with_a_change_and_stays_without() {
     let pair = synced_mailbox();
     let position = |report: &Report| report.0["position"].as_str().map(str::to_owned);
     let before = position(&pair.sync(&[]));
-    assert!(
-        before.as_ref().is_some_and(|text| text.contains('-')),
-        "{before:?}"
-    );
+    assert!(before.as_ref().is_some_and(|text| text.contains('-')), "{before:?}");
     assert_eq!(position(&pair.sync(&[])), before);
     inbox(&pair).deliver(900, &letter(900, 500));
     assert_ne!(position(&pair.sync(&[])), before);
@@ -146,18 +130,12 @@ fn the_report_says_how_long_it_took() {
     let run = pair.try_sync(&[]);
     let elapsed = run.report().0["elapsed_seconds"].as_f64();
     let took = run.took.as_secs_f64();
-    assert!(
-        elapsed.is_some_and(|seconds| (0.0..=took).contains(&seconds)),
-        "{elapsed:?} of {took}"
-    );
+    assert!(elapsed.is_some_and(|seconds| (0.0..=took).contains(&seconds)), "{elapsed:?} of {took}");
 }
 
 #[test]
 fn a_tree_of_many_mailboxes_and_the_nested_layout_are_mirrored() {
-    for make in [
-        (|root: &Path| make_vmail(root, 3)) as fn(&Path),
-        |root: &Path| make_fs_layout(root, 2),
-    ] {
+    for make in [(|root: &Path| make_vmail(root, 3)) as fn(&Path), |root: &Path| make_fs_layout(root, 2)] {
         let pair = Pair::new();
         make(&pair.source);
         pair.sync(&[]);
@@ -192,9 +170,7 @@ fn a_flag_change_keeps_the_mirrors_inode() {
     let message = read_message(&inbox(&pair));
     let mirrored = |path: &Path| {
         let beneath = path.strip_prefix(&pair.source).expect("beneath the source");
-        fs::metadata(pair.mirror.join(beneath))
-            .expect("it is on the mirror")
-            .ino()
+        fs::metadata(pair.mirror.join(beneath)).expect("it is on the mirror").ino()
     };
     let before = mirrored(&message);
     let renamed = inbox(&pair).set_flags(&message, "FRS");
@@ -219,12 +195,7 @@ fn a_move_between_folders_ships_no_content() {
     let report = pair.sync(&[]);
     assert_eq!(report.count("bytes_content"), 0);
     assert_eq!(report.count("messages_added"), 0);
-    assert_eq!(
-        report.count("messages_renamed") + report.count("messages_linked"),
-        1,
-        "{}",
-        report.0
-    );
+    assert_eq!(report.count("messages_renamed") + report.count("messages_linked"), 1, "{}", report.0);
     assert_mirrored(&pair);
 }
 
@@ -254,10 +225,7 @@ fn a_renamed_folder_ships_no_content() {
 fn a_renamed_folder_and_its_child_ship_no_content() {
     let pair = synced_mailbox();
     rename(&pair.source.join(".Archive"), &pair.source.join(".Old"));
-    rename(
-        &pair.source.join(".Archive.2024"),
-        &pair.source.join(".Old.2024"),
-    );
+    rename(&pair.source.join(".Archive.2024"), &pair.source.join(".Old.2024"));
     let report = pair.sync(&[]);
     assert_eq!(report.count("bytes_content"), 0);
     assert_eq!(report.count("messages_added"), 0);
@@ -312,11 +280,7 @@ fn a_copy_is_a_hard_link_and_stays_one() {
     assert_eq!(report.count("bytes_content"), 0);
     // The trees' entries know which names share an inode.
     assert_mirrored(&pair);
-    assert!(
-        actual_mirror(&pair)
-            .values()
-            .any(|entry| entry.link_of.is_some())
-    );
+    assert!(actual_mirror(&pair).values().any(|entry| entry.link_of.is_some()));
 }
 
 #[test]
@@ -326,11 +290,7 @@ fn a_copy_made_before_the_first_run_is_a_hard_link_on_the_mirror() {
     folder(&pair, ".Archive").link_in(&read_message(&inbox(&pair)));
     pair.sync(&[]);
     assert_mirrored(&pair);
-    assert!(
-        actual_mirror(&pair)
-            .values()
-            .any(|entry| entry.link_of.is_some())
-    );
+    assert!(actual_mirror(&pair).values().any(|entry| entry.link_of.is_some()));
 }
 
 #[test]
@@ -360,22 +320,65 @@ fn a_changed_mode_or_time_of_a_message_ships_no_content() {
     assert_mirrored(&pair);
 }
 
+#[test]
+fn a_folder_with_a_copy_keeps_the_link_when_it_is_renamed() {
+    let pair = synced_mailbox();
+    let archive = folder(&pair, ".Archive");
+    archive.link_in(&read_message(&inbox(&pair)));
+    inbox(&pair).link_in(&read_message(&folder(&pair, ".Sent")));
+    pair.sync(&[]);
+    rename(&archive.0, &pair.source.join(".A first name"));
+    rename(&pair.source.join(".Sent"), &pair.source.join(".Z last name"));
+    let report = pair.sync(&[]);
+    assert_eq!(report.count("bytes_content"), 0);
+    assert_mirrored(&pair);
+}
+
+#[test]
+fn a_copys_folder_that_goes_while_another_comes_is_not_taken_for_renamed() {
+    let pair = synced_mailbox();
+    let copies = Folder::create(&pair.source.join(".Copies"));
+    copies.link_in(&read_message(&inbox(&pair)));
+    copies.link_in(&new_message(&inbox(&pair)));
+    pair.sync(&[]);
+    fs::remove_dir_all(&copies.0).expect("removed");
+    Folder::create(&pair.source.join(".Fresh"));
+    inbox(&pair).deliver(905, &letter(905, 300));
+    pair.sync(&UNGUARDED);
+    assert_mirrored(&pair);
+}
+
+#[test]
+fn a_message_whose_only_other_link_goes_stays_where_it_is() {
+    let pair = synced_mailbox();
+    let message = read_message(&inbox(&pair));
+    let copy = folder(&pair, ".Archive").link_in(&message);
+    pair.sync(&[]);
+    fs::remove_file(&copy).expect("removed");
+    let report = pair.sync(&[]);
+    report.changed_only(&[("messages_removed", 1)]);
+    assert_mirrored(&pair);
+}
+
 // ---- what ships little
+
+#[test]
+fn a_tiny_file_that_changed_costs_no_more_than_itself() {
+    let pair = synced_mailbox();
+    let content = b"V\t2\n\nSent\n";
+    replace(&pair.source.join("subscriptions"), content);
+    let report = pair.sync(&[]);
+    assert!(report.count("bytes_content") <= content.len() as u64, "{}", report.0);
+    assert_mirrored(&pair);
+}
 
 #[test]
 fn an_appended_uidlist_line_costs_about_that_line() {
     let pair = Pair::new();
     make_mailbox(&pair.source, 1);
     let list = inbox(&pair).control("dovecot-uidlist");
-    let lines: String = (1..=6000)
-        .map(|uid| {
-            format!(
-                "{uid} :{}.M{}P77.mx,S=4711,W=4800\n",
-                1_700_000_000 + uid,
-                uid * 7919
-            )
-        })
-        .collect();
+    let lines: String =
+        (1..=6000).map(|uid| format!("{uid} :{}.M{}P77.mx,S=4711,W=4800\n", 1_700_000_000 + uid, uid * 7919)).collect();
     append(&list, lines.as_bytes());
     pair.sync(&[]);
     append(&list, b"6001 :1800000000.M1P77.mx,S=4711,W=4800\n");
@@ -392,9 +395,7 @@ fn lines_appended_to_many_uidlists_cost_no_more_than_rsync_needs() {
     let pair = Pair::new();
     for number in 0..FOLDERS {
         let folder = Folder::create(&pair.source.join(format!(".F{number}")));
-        let lines: String = (1..=300)
-            .map(|uid| format!("{uid} :17{number:08}.M{uid}P77.mx,S=4711,W=4800\n"))
-            .collect();
+        let lines: String = (1..=300).map(|uid| format!("{uid} :17{number:08}.M{uid}P77.mx,S=4711,W=4800\n")).collect();
         fs::write(
             folder.control("dovecot-uidlist"),
             format!("3 V1700000000 N1 Gd89da52fb9ba026b1576000083ecc3{number:02x}\n{lines}"),
@@ -403,10 +404,7 @@ fn lines_appended_to_many_uidlists_cost_no_more_than_rsync_needs() {
     }
     pair.sync(&[]);
     for folder in folders_beneath(&pair.source) {
-        append(
-            &folder.control("dovecot-uidlist"),
-            b"301 :1800000000.M1P77.mx,S=4711,W=4800\n",
-        );
+        append(&folder.control("dovecot-uidlist"), b"301 :1800000000.M1P77.mx,S=4711,W=4800\n");
     }
     let report = pair.sync(&[]);
     report.changed_only(&[("files_patched", FOLDERS)]);
@@ -419,10 +417,7 @@ fn lines_appended_to_many_uidlists_cost_no_more_than_rsync_needs() {
 fn a_large_file_changed_in_place_travels_as_a_delta() {
     let content = noise(50, 50 << 20);
     let pair = synced_files(&[("disk.img", &content)]);
-    edit(
-        &pair.source.join("disk.img"),
-        &[(5 << 20, b"first"), (31 << 20, b"second")],
-    );
+    edit(&pair.source.join("disk.img"), &[(5 << 20, b"first"), (31 << 20, b"second")]);
     append(&pair.source.join("disk.img"), b"and a tail");
     let report = pair.sync(&[]);
     report.changed_only(&[("files_patched", 1)]);
@@ -456,31 +451,18 @@ fn a_renamed_file_of_a_files_set_ships_no_content() {
 
 fn edit(path: &Path, edits: &[(u64, &[u8])]) {
     use std::os::unix::fs::FileExt;
-    let opened = fs::File::options()
-        .write(true)
-        .open(path)
-        .expect("the file opens");
+    let opened = fs::File::options().write(true).open(path).expect("the file opens");
     for (at, bytes) in edits {
-        opened
-            .write_all_at(bytes, *at)
-            .expect("the edit is written");
+        opened.write_all_at(bytes, *at).expect("the edit is written");
     }
 }
 
 #[test]
 fn a_file_that_shrinks_grows_or_is_emptied_is_mirrored() {
     let content = noise(53, 300_000);
-    let pair = synced_files(&[
-        ("shrinks", &content),
-        ("grows", &content),
-        ("emptied", &content),
-    ]);
+    let pair = synced_files(&[("shrinks", &content), ("grows", &content), ("emptied", &content)]);
     fs::write(pair.source.join("shrinks"), &content[..1234]).expect("the file");
-    fs::write(
-        pair.source.join("grows"),
-        [&content[..], &content[..]].concat(),
-    )
-    .expect("the file");
+    fs::write(pair.source.join("grows"), [&content[..], &content[..]].concat()).expect("the file");
     fs::write(pair.source.join("emptied"), "").expect("the file");
     pair.sync(&[]);
     assert_mirrored(&pair);
@@ -502,10 +484,7 @@ fn compressible_mail_travels_compressed_and_level_0_does_not() {
     assert!(plain >= content, "level 0: {plain} for {content}");
     for level in ["1", "19"] {
         let (packed, content) = bytes_sent(level);
-        assert!(
-            packed * 2 < content,
-            "level {level}: {packed} for {content}"
-        );
+        assert!(packed * 2 < content, "level {level}: {packed} for {content}");
     }
 }
 
@@ -514,12 +493,7 @@ fn compressible_mail_travels_compressed_and_level_0_does_not() {
 #[test]
 fn modes_are_kept_and_follow() {
     let pair = synced_files(&[("secret", b"s"), ("tool", b"t"), ("d/inner", b"i")]);
-    for (name, mode) in [
-        ("secret", 0o600),
-        ("tool", 0o4755),
-        ("d/inner", 0o444),
-        ("d", 0o2750),
-    ] {
+    for (name, mode) in [("secret", 0o600), ("tool", 0o4755), ("d/inner", 0o444), ("d", 0o2750)] {
         set_mode(&pair.source.join(name), mode);
     }
     let report = pair.sync(&[]);
@@ -560,11 +534,7 @@ fn times_are_kept_to_the_nanosecond_of_files_links_and_directories() {
     set_modified(&pair.source.join("d/e"), 981_173_108, 1);
     let touch = |path: &Path| {
         let options = ["-h", "-d", "2001-02-03 04:05:06.700000001"].map(OsStr::new);
-        tool(
-            "coreutils",
-            "touch",
-            &[&options[..], &[path.as_ref()]].concat(),
-        );
+        tool("coreutils", "touch", &[&options[..], &[path.as_ref()]].concat());
     };
     touch(&pair.source.join("d/e/link"));
     let report = pair.sync(&[]);
@@ -575,16 +545,9 @@ fn times_are_kept_to_the_nanosecond_of_files_links_and_directories() {
 #[test]
 fn times_before_1970_and_far_ahead_are_kept() {
     let pair = synced_files(&[("old", b"o"), ("ahead", b"a")]);
-    for (name, date) in [
-        ("old", "1963-11-22 12:30:00.5 UTC"),
-        ("ahead", "2200-01-01 00:00:00 UTC"),
-    ] {
+    for (name, date) in [("old", "1963-11-22 12:30:00.5 UTC"), ("ahead", "2200-01-01 00:00:00 UTC")] {
         let path = pair.source.join(name);
-        tool(
-            "coreutils",
-            "touch",
-            &["-d".as_ref(), date.as_ref(), path.as_ref()],
-        );
+        tool("coreutils", "touch", &["-d".as_ref(), date.as_ref(), path.as_ref()]);
     }
     pair.sync(&[]);
     assert_mirrored(&pair);
@@ -597,12 +560,7 @@ fn the_times_of_cur_and_new_are_the_mirrors_own() {
     pair.sync(&[]);
     // A mail server that trusts its index while these are equal would show empty messages.
     for part in ["cur", "new"] {
-        let modified = |root: &Path| {
-            fs::metadata(root.join(part))
-                .expect(part)
-                .modified()
-                .expect(part)
-        };
+        let modified = |root: &Path| fs::metadata(root.join(part)).expect(part).modified().expect(part);
         assert_ne!(modified(&pair.source), modified(&pair.mirror), "{part}");
     }
 }
@@ -610,15 +568,7 @@ fn the_times_of_cur_and_new_are_the_mirrors_own() {
 #[test]
 fn in_a_files_set_no_name_is_special() {
     let pair = Pair::of_files();
-    for name in [
-        "cur/a",
-        "new/b",
-        "tmp/c",
-        "x.lock",
-        "y.tmp",
-        "temp.z",
-        "dovecot.index",
-    ] {
+    for name in ["cur/a", "new/b", "tmp/c", "x.lock", "y.tmp", "temp.z", "dovecot.index"] {
         let path = pair.source.join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         fs::write(path, name).expect("a file");
@@ -642,19 +592,13 @@ fn xattrs(path: &Path) -> String {
 
 fn acl(path: &Path) -> String {
     let words = ["--absolute-names", "--numeric", "--omit-header"].map(OsStr::new);
-    String::from_utf8(tool(
-        "acl",
-        "getfacl",
-        &[&words[..], &[path.as_ref()]].concat(),
-    ))
-    .expect("text")
+    String::from_utf8(tool("acl", "getfacl", &[&words[..], &[path.as_ref()]].concat())).expect("text")
 }
 
 /// Without the line that names the file.
 fn without_first_line(printed: &[u8]) -> String {
     let text = String::from_utf8(printed.to_vec()).expect("text");
-    text.split_once('\n')
-        .map_or(String::new(), |(_, rest)| rest.to_owned())
+    text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())
 }
 
 #[test]
@@ -666,11 +610,7 @@ fn extended_attributes_are_kept_changed_and_removed() {
     set_xattr(&directory, "user.note", "0x00ff0a");
     let same = || {
         for name in ["f", "d"] {
-            assert_eq!(
-                xattrs(&pair.source.join(name)),
-                xattrs(&pair.mirror.join(name)),
-                "{name}"
-            );
+            assert_eq!(xattrs(&pair.source.join(name)), xattrs(&pair.mirror.join(name)), "{name}");
         }
     };
     let report = pair.sync(&[]);
@@ -702,11 +642,7 @@ fn access_lists_and_default_access_lists_are_kept() {
     let pair = synced_files(&[("f", b"x"), ("d/g", b"y")]);
     let set = |entry: &str, name: &str| {
         let path = pair.source.join(name);
-        tool(
-            "acl",
-            "setfacl",
-            &["-m".as_ref(), entry.as_ref(), path.as_ref()],
-        );
+        tool("acl", "setfacl", &["-m".as_ref(), entry.as_ref(), path.as_ref()]);
     };
     set("u:65534:r--,g:12:rw-", "f");
     set("u:65534:r-x", "d");
@@ -714,11 +650,7 @@ fn access_lists_and_default_access_lists_are_kept() {
     let report = pair.sync(&[]);
     assert_eq!(report.count("bytes_content"), 0);
     for name in ["f", "d", "d/g"] {
-        assert_eq!(
-            acl(&pair.source.join(name)),
-            acl(&pair.mirror.join(name)),
-            "{name}"
-        );
+        assert_eq!(acl(&pair.source.join(name)), acl(&pair.mirror.join(name)), "{name}");
     }
     // What is made later in a directory with a default list must not inherit it on the mirror.
     fs::write(pair.source.join("d/later"), "z").expect("later");
@@ -753,11 +685,7 @@ fn chown_gives_the_whole_mirror_one_owner() {
     let pair = Pair::new();
     make_mailbox(&pair.source, 1);
     let myself = fs::metadata(&pair.source).expect("the source");
-    let (user, group) = if am_root() {
-        (8, 12)
-    } else {
-        (myself.uid(), myself.gid())
-    };
+    let (user, group) = if am_root() { (8, 12) } else { (myself.uid(), myself.gid()) };
     let option = format!("{user}:{group}");
     pair.sync(&["--chown", &option]);
     let mut expected = expected_mirror(&pair);
@@ -780,18 +708,10 @@ fn chown_understands_names() {
         format!("{}:{}", ask("-un"), ask("-gn"))
     };
     // Debian's base-passwd gives these two the same numbers everywhere.
-    let (option, number) = if am_root() {
-        ("mail:mail".to_owned(), 8)
-    } else {
-        (name_of_me(), 0)
-    };
+    let (option, number) = if am_root() { ("mail:mail".to_owned(), 8) } else { (name_of_me(), 0) };
     pair.sync(&["--chown", &option]);
     if am_root() {
-        assert!(
-            actual_mirror(&pair)
-                .values()
-                .all(|entry| entry.owner == (number, number))
-        );
+        assert!(actual_mirror(&pair).values().all(|entry| entry.owner == (number, number)));
     }
 }
 
@@ -801,20 +721,14 @@ fn without_root_it_says_once_that_owners_are_not_kept_and_goes_on() {
     // A part of Debian's base system that belongs to root wherever this runs.
     pair.source = "/usr/share/base-files".into();
     let run = finish(&mut pair.command_without_rights(&[])).ended_with(0);
-    let told = run
-        .said()
-        .lines()
-        .filter(|line| line.contains("owner"))
-        .count();
+    let told = run.said().lines().filter(|line| line.contains("owner")).count();
     assert_eq!(told, 1, "{}", run.story());
     let (mut source, mut mirror) = (expected_mirror(&pair), actual_mirror(&pair));
     for entry in source.values_mut().chain(mirror.values_mut()) {
         entry.owner = (0, 0);
     }
     assert_same("mirror but for owners", &source, &mirror);
-    finish(&mut pair.command_without_rights(&[]))
-        .done()
-        .shipped_nothing();
+    finish(&mut pair.command_without_rights(&[])).done().shipped_nothing();
 }
 
 #[test]
@@ -900,18 +814,11 @@ fn hard_links_between_files_are_kept_made_and_broken() {
 fn holes_stay_holes() {
     let pair = Pair::of_files();
     let path = pair.source.join("sparse");
-    fs::File::create(&path)
-        .and_then(|made| made.set_len(64 << 20))
-        .expect("a hole");
+    fs::File::create(&path).and_then(|made| made.set_len(64 << 20)).expect("a hole");
     edit(&path, &[(0, b"head"), (40 << 20, b"middle")]);
     pair.sync(&[]);
     assert_mirrored(&pair);
-    let taken = || {
-        fs::metadata(pair.mirror.join("sparse"))
-            .expect("the file")
-            .blocks()
-            * 512
-    };
+    let taken = || fs::metadata(pair.mirror.join("sparse")).expect("the file").blocks() * 512;
     assert!(taken() < 1 << 20, "{} bytes on disk", taken());
     edit(&path, &[(20 << 20, b"more")]);
     pair.sync(&[]);
@@ -957,18 +864,8 @@ fn sockets_and_pipes_are_left_out_counted_and_said() {
     tool("coreutils", "mkfifo", &[fifo.as_ref()]);
     let _listener = UnixListener::bind(pair.source.join("a-socket")).expect("a socket");
     let run = pair.sync_plainly(&[]).ended_with(0);
-    assert!(
-        run.said().contains('2'),
-        "two were left out: {}",
-        run.story()
-    );
-    assert!(
-        ["socket", "FIFO", "fifo", "special"]
-            .iter()
-            .any(|word| run.said().contains(word)),
-        "{}",
-        run.story()
-    );
+    assert!(run.said().contains('2'), "two were left out: {}", run.story());
+    assert!(["socket", "FIFO", "fifo", "special"].iter().any(|word| run.said().contains(word)), "{}", run.story());
     assert_mirrored(&pair);
     assert!(!pair.mirror.join("a-fifo").exists());
 }
@@ -1013,53 +910,24 @@ fn include_brings_in_what_is_left_out_by_default() {
     make_mailbox(&pair.source, 1);
     fs::write(pair.source.join("dovecot.index.log"), "log").expect("a file");
     fs::write(pair.source.join("dovecot.index.cache"), "cache").expect("a file");
-    pair.sync(&[
-        "--include",
-        "dovecot.index*",
-        "--exclude",
-        "dovecot.index.cache",
-    ]);
+    pair.sync(&["--include", "dovecot.index*", "--exclude", "dovecot.index.cache"]);
     assert!(pair.mirror.join("dovecot.index.log").exists());
-    assert!(
-        !pair.mirror.join("dovecot.index.cache").exists(),
-        "the last match wins"
-    );
+    assert!(!pair.mirror.join("dovecot.index.cache").exists(), "the last match wins");
 }
 
 #[test]
 fn exclude_leaves_out_and_the_last_match_wins() {
     let pair = Pair::of_files();
-    for name in [
-        "keep.txt",
-        "a.bak",
-        "b.bak",
-        "cache/x",
-        "deep/cache/y",
-        "deep/z",
-    ] {
+    for name in ["keep.txt", "a.bak", "b.bak", "cache/x", "deep/cache/y", "deep/z"] {
         let path = pair.source.join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         fs::write(path, name).expect("a file");
     }
-    pair.sync(&[
-        "--exclude",
-        "*.bak",
-        "--include",
-        "b.bak",
-        "--exclude",
-        "/cache/",
-    ]);
-    let there: Vec<&str> = [
-        "keep.txt",
-        "a.bak",
-        "b.bak",
-        "cache/x",
-        "deep/cache/y",
-        "deep/z",
-    ]
-    .into_iter()
-    .filter(|name| pair.mirror.join(name).exists())
-    .collect();
+    pair.sync(&["--exclude", "*.bak", "--include", "b.bak", "--exclude", "/cache/"]);
+    let there: Vec<&str> = ["keep.txt", "a.bak", "b.bak", "cache/x", "deep/cache/y", "deep/z"]
+        .into_iter()
+        .filter(|name| pair.mirror.join(name).exists())
+        .collect();
     assert_eq!(there, ["keep.txt", "b.bak", "deep/cache/y", "deep/z"]);
 }
 
@@ -1094,18 +962,10 @@ fn a_dry_run_changes_not_one_byte_and_prints_the_plan() {
     let before = [&pair.source, &pair.mirror, &pair.state].map(|root| fingerprint(root));
     let run = pair.sync_plainly(&["--dry-run"]).ended_with(0);
     let after = [&pair.source, &pair.mirror, &pair.state].map(|root| fingerprint(root));
-    assert!(
-        before == after,
-        "the dry run wrote something: {}",
-        run.story()
-    );
+    assert!(before == after, "the dry run wrote something: {}", run.story());
     let name = delivered.file_name().expect("a name").to_string_lossy();
     for word in [&*name, "dovecot-uidlist", "subscriptions"] {
-        assert!(
-            run.printed().contains(word),
-            "{word} is not in the plan: {}",
-            run.story()
-        );
+        assert!(run.printed().contains(word), "{word} is not in the plan: {}", run.story());
     }
     // And what was planned is then done.
     pair.sync(&[]);
@@ -1118,14 +978,8 @@ fn a_dry_run_before_the_first_run_makes_nothing() {
     make_mailbox(&pair.source, 1);
     let before = fingerprint(pair.home());
     let report = pair.sync_dry();
-    assert!(
-        before == fingerprint(pair.home()),
-        "the dry run wrote something"
-    );
-    assert_eq!(
-        report.count("messages_added") as usize,
-        messages_beneath(&pair.source)
-    );
+    assert!(before == fingerprint(pair.home()), "the dry run wrote something");
+    assert_eq!(report.count("messages_added") as usize, messages_beneath(&pair.source));
     assert!(!pair.mirror.exists() && !pair.state.exists());
 }
 
@@ -1135,10 +989,7 @@ fn a_dry_run_through_a_pipe_makes_nothing() {
     make_mailbox(&pair.source, 1);
     let before = fingerprint(pair.home());
     pair.sync_dry();
-    assert!(
-        before == fingerprint(pair.home()),
-        "the dry run wrote something"
-    );
+    assert!(before == fingerprint(pair.home()), "the dry run wrote something");
 }
 
 trait DryRun {
@@ -1150,11 +1001,7 @@ impl DryRun for Pair {
     fn sync_dry(&self) -> Report {
         let run = self.try_sync(&["--dry-run"]).ended_with(0);
         let report = run.report();
-        assert!(
-            !report.in_sync(),
-            "a dry run brings nothing in sync: {}",
-            run.story()
-        );
+        assert!(!report.in_sync(), "a dry run brings nothing in sync: {}", run.story());
         report
     }
 }
@@ -1166,24 +1013,12 @@ fn itemize_changes_prints_a_line_for_each_change() {
     let delivered = inbox(&pair).deliver(951, &letter(951, 700));
     let run = pair.sync_plainly(&["--itemize-changes"]).ended_with(0);
     for path in [flagged, delivered] {
-        let name = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        let lines = run
-            .printed()
-            .lines()
-            .filter(|line| line.contains(&name))
-            .count();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let lines = run.printed().lines().filter(|line| line.contains(&name)).count();
         assert_eq!(lines, 1, "{name}: {}", run.story());
     }
     let quiet = pair.sync_plainly(&["-i"]).ended_with(0);
-    assert!(
-        !quiet.printed().contains("cur/"),
-        "nothing changed, yet: {}",
-        quiet.story()
-    );
+    assert!(!quiet.printed().contains("cur/"), "nothing changed, yet: {}", quiet.story());
 }
 
 #[test]
@@ -1192,11 +1027,7 @@ fn stats_print_what_was_counted() {
     make_mailbox(&pair.source, 1);
     let run = pair.sync_plainly(&["--stats"]).ended_with(0);
     let messages = messages_beneath(&pair.source).to_string();
-    assert!(
-        run.printed().contains(&messages),
-        "{messages} messages: {}",
-        run.story()
-    );
+    assert!(run.printed().contains(&messages), "{messages} messages: {}", run.story());
     let lines = run.printed().lines().count();
     assert!(lines >= 4, "{lines} lines: {}", run.story());
 }
@@ -1228,18 +1059,12 @@ fn verbose_says_more_than_the_default_and_quiet_still_names_a_failure() {
 fn json_is_the_only_thing_on_standard_output() {
     let pair = Pair::new();
     make_mailbox(&pair.source, 1);
-    let run =
-        finish(&mut pair.plain_command(&["--json", "-v", "-v", "-i", "--stats", "--progress"]));
+    let run = finish(&mut pair.plain_command(&["--json", "-v", "-v", "-i", "--stats", "--progress"]));
     let report = run.done();
     for name in CHANGES {
         report.count(name);
     }
-    for name in [
-        "directories_read",
-        "bytes_sent",
-        "bytes_received",
-        "bytes_content",
-    ] {
+    for name in ["directories_read", "bytes_sent", "bytes_received", "bytes_content"] {
         report.count(name);
     }
     assert!(report.0["position"].is_string());
@@ -1253,25 +1078,13 @@ fn progress_goes_to_standard_error_and_only_when_asked_for_or_on_a_terminal() {
     let pair = Pair::new();
     make_mailbox(&pair.source, 1);
     let run = pair.sync_plainly(&["--no-progress"]).ended_with(0);
-    assert!(
-        !run.stderr.contains(&b'\r') && !run.stderr.contains(&0x1b),
-        "{}",
-        run.story()
-    );
+    assert!(!run.stderr.contains(&b'\r') && !run.stderr.contains(&0x1b), "{}", run.story());
     let pair = Pair::new();
     make_mailbox(&pair.source, 1);
     let run = pair.sync_plainly(&[]).ended_with(0);
-    assert!(
-        !run.stderr.contains(&b'\r') && !run.stderr.contains(&0x1b),
-        "{}",
-        run.story()
-    );
+    assert!(!run.stderr.contains(&b'\r') && !run.stderr.contains(&0x1b), "{}", run.story());
     let shown = on_a_terminal(&pair.plain_command(&["--checksum"]));
-    assert!(
-        shown.contains(&b'\r') || shown.contains(&0x1b),
-        "{}",
-        shown.escape_ascii()
-    );
+    assert!(shown.contains(&b'\r') || shown.contains(&0x1b), "{}", shown.escape_ascii());
 }
 
 /// What a command shows when its output is a terminal.
@@ -1303,11 +1116,7 @@ fn bwlimit_holds_the_rate_down() {
     let run = pair.try_sync(&["--bwlimit", "500K"]);
     let seconds = run.took.as_secs_f64();
     // 1.5 MB; a first burst of some hundred kilobytes may pass at once.
-    assert!(
-        (2.0..8.0).contains(&seconds),
-        "{seconds} s: {}",
-        run.story()
-    );
+    assert!((2.0..8.0).contains(&seconds), "{seconds} s: {}", run.story());
     run.done();
     assert_mirrored(&pair);
 }
@@ -1350,10 +1159,7 @@ fn a_mirror_that_is_in_sync_holds_the_mail_once() {
             _ => 0,
         })
         .sum();
-    assert!(
-        state < 3_000_000,
-        "the state takes {state} bytes beside 5,000,000 of mail"
-    );
+    assert!(state < 3_000_000, "the state takes {state} bytes beside 5,000,000 of mail");
 }
 
 fn ships_no_content_and_settles(pair: &Pair) {
@@ -1389,22 +1195,13 @@ fn both_states_lost_cost_a_comparison() {
 fn a_lost_state_and_changes_since_cost_no_more_than_the_changes() {
     for lost in ["master's", "slave's"] {
         let pair = synced_mailbox();
-        let state = if lost == "master's" {
-            pair.state.clone()
-        } else {
-            pair.mirror.join(".mailtwin")
-        };
+        let state = if lost == "master's" { pair.state.clone() } else { pair.mirror.join(".mailtwin") };
         fs::remove_dir_all(state).expect("removed");
         inbox(&pair).set_flags(&read_message(&inbox(&pair)), "FRS");
         let body = letter(960, 900);
         folder(&pair, ".Sent").deliver(960, &body);
         let report = pair.sync(&[]);
-        assert_eq!(
-            report.count("bytes_content"),
-            body.len() as u64,
-            "{lost}: {}",
-            report.0
-        );
+        assert_eq!(report.count("bytes_content"), body.len() as u64, "{lost}: {}", report.0);
         assert_mirrored(&pair);
     }
 }
@@ -1413,11 +1210,7 @@ fn a_lost_state_and_changes_since_cost_no_more_than_the_changes() {
 fn an_older_state_of_the_master_is_brought_forward() {
     let pair = synced_mailbox();
     let saved = pair.path("saved");
-    tool(
-        "coreutils",
-        "cp",
-        &["-a".as_ref(), pair.state.as_ref(), saved.as_ref()],
-    );
+    tool("coreutils", "cp", &["-a".as_ref(), pair.state.as_ref(), saved.as_ref()]);
     inbox(&pair).deliver(970, &letter(970, 800));
     pair.sync(&[]);
     fs::remove_dir_all(&pair.state).expect("removed");
@@ -1431,20 +1224,14 @@ fn a_mirror_that_rsync_made_is_taken_as_it_is() {
     make_vmail(&pair.source, 2);
     let mut from = pair.source.clone();
     from.push("");
-    tool(
-        "rsync",
-        "rsync",
-        &["-aHAX".as_ref(), from.as_ref(), pair.mirror.as_ref()],
-    );
+    tool("rsync", "rsync", &["-aHAX".as_ref(), from.as_ref(), pair.mirror.as_ref()]);
     ships_no_content_and_settles(&pair);
 }
 
 #[test]
 fn a_message_deleted_by_hand_on_the_mirror_comes_back() {
     let pair = synced_mailbox();
-    eventually("no directory is read", Duration::from_secs(10), || {
-        pair.sync(&[]).count("directories_read") == 0
-    });
+    eventually("no directory is read", Duration::from_secs(10), || pair.sync(&[]).count("directories_read") == 0);
     let mirrored = Folder(pair.mirror.clone());
     fs::remove_file(read_message(&mirrored)).expect("removed");
     fs::remove_file(mirrored.control("dovecot-uidlist")).expect("removed");
@@ -1495,10 +1282,7 @@ fn the_source_is_only_read() {
     let before = fingerprint(&pair.source);
     pair.sync(&[]);
     pair.sync(&["--checksum"]);
-    assert!(
-        before == fingerprint(&pair.source),
-        "the source was written to"
-    );
+    assert!(before == fingerprint(&pair.source), "the source was written to");
 }
 
 #[test]
@@ -1516,11 +1300,7 @@ fn reading_the_source_leaves_no_access_times() {
     for path in &paths {
         // An access time before the modification time is moved by the next read on almost every mount.
         let options = ["-a", "-d", "2001-01-01"].map(OsStr::new);
-        tool(
-            "coreutils",
-            "touch",
-            &[&options[..], &[path.as_ref()]].concat(),
-        );
+        tool("coreutils", "touch", &[&options[..], &[path.as_ref()]].concat());
     }
     let before = paths.each_ref().map(|path| accessed(path));
     pair.sync(&[]);
@@ -1546,10 +1326,7 @@ fn a_source_that_cannot_be_written_is_enough() {
         let beneath = path.strip_prefix(&pair.source).expect("beneath the source");
         set_mode(&pair.mirror.join(beneath), 0o755);
     }
-    assert_eq!(
-        messages_beneath(&pair.mirror),
-        messages_beneath(&pair.source)
-    );
+    assert_eq!(messages_beneath(&pair.mirror), messages_beneath(&pair.source));
 }
 
 // ---- through a far end of its own
@@ -1571,10 +1348,7 @@ fn the_far_end_is_called_as_the_manual_says() {
     let mut pair = Pair::new();
     make_mailbox(&pair.source, 1);
     let seen = pair.path("seen");
-    pair.connect_by(&format!(
-        "echo \"$@\" > {}; shift; exec \"$@\"",
-        seen.display()
-    ));
+    pair.connect_by(&format!("echo \"$@\" > {}; shift; exec \"$@\"", seen.display()));
     pair.sync(&[]);
     let told = fs::read_to_string(&seen).expect("the script ran");
     assert_eq!(told, format!("{HOST} {BINARY} serve --stdio\n"));
@@ -1597,11 +1371,7 @@ fn a_lost_state_costs_a_comparison_through_a_pipe_too() {
         let pair = Pair::through_a_pipe();
         make_mailbox(&pair.source, 1);
         pair.sync(&[]);
-        let state = if lost == "master's" {
-            pair.state.clone()
-        } else {
-            pair.mirror.join(".mailtwin")
-        };
+        let state = if lost == "master's" { pair.state.clone() } else { pair.mirror.join(".mailtwin") };
         fs::remove_dir_all(state).expect("removed");
         ships_no_content_and_settles(&pair);
     }

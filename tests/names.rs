@@ -163,10 +163,7 @@ fn composed_and_decomposed_twins_stay_two() {
     }
     pair.sync(&[]);
     assert_mirrored(&pair);
-    rename(
-        &pair.source.join(format!(".{composed}")),
-        &pair.source.join(".cafe"),
-    );
+    rename(&pair.source.join(format!(".{composed}")), &pair.source.join(".cafe"));
     let report = pair.sync(&[]);
     assert_eq!(report.count("bytes_content"), 0);
     assert_mirrored(&pair);
@@ -217,18 +214,8 @@ fn a_tree_5000_bytes_deep_comes_to_the_mirror_whole() {
 fn a_wrong_size_in_a_name_changes_nothing() {
     let pair = Pair::new();
     let inbox = Folder::create(&pair.source);
-    for (number, claim) in [
-        "S=1",
-        "S=99999999",
-        "S=-5",
-        "S=",
-        "S=18446744073709551616",
-        "W=0",
-        "S=5,S=6",
-        "U=7",
-    ]
-    .into_iter()
-    .enumerate()
+    for (number, claim) in
+        ["S=1", "S=99999999", "S=-5", "S=", "S=18446744073709551616", "W=0", "S=5,S=6", "U=7"].into_iter().enumerate()
     {
         let name = format!("17.M{number}P1.mx,{claim}");
         inbox.deliver_as(OsStr::new(&name), &letter(number as u64, 400));
@@ -247,19 +234,14 @@ fn a_wrong_size_in_a_name_changes_nothing() {
 fn two_files_of_one_base_and_different_flags_are_both_kept() {
     let pair = Pair::new();
     let inbox = Folder::create(&pair.source);
-    let write =
-        |place: &str, body: &[u8]| fs::write(pair.source.join(place), body).expect("a file");
+    let write = |place: &str, body: &[u8]| fs::write(pair.source.join(place), body).expect("a file");
     write("cur/17.M1P1.mx:2,S", b"one\n");
     write("cur/17.M1P1.mx:2,RS", b"another\n");
     write("cur/17.M1P1.mx", b"a third without flags\n");
     write("new/17.M1P1.mx", b"a fourth in new\n");
     // And two links of one message under both names, as a torn rename leaves them.
     write("cur/18.M1P1.mx:2,", b"linked\n");
-    fs::hard_link(
-        pair.source.join("cur/18.M1P1.mx:2,"),
-        pair.source.join("cur/18.M1P1.mx:2,S"),
-    )
-    .expect("a link");
+    fs::hard_link(pair.source.join("cur/18.M1P1.mx:2,"), pair.source.join("cur/18.M1P1.mx:2,S")).expect("a link");
     inbox.file(19, "S", &letter(19, 300));
     pair.sync(&[]);
     assert_mirrored(&pair);
@@ -324,16 +306,10 @@ fn a_state_that_lies_in_the_source_is_no_part_of_the_set() {
 fn a_message_named_like_a_lock_or_a_draft_is_still_a_message() {
     let pair = Pair::new();
     let inbox = Folder::create(&pair.source);
-    for (number, name) in [
-        "17.M1P1.host.lock",
-        "temp.host.17",
-        "17.M2P1.host.tmp",
-        "dovecot.index",
-        "x.newlock",
-        "mailboxes.lock",
-    ]
-    .into_iter()
-    .enumerate()
+    for (number, name) in
+        ["17.M1P1.host.lock", "temp.host.17", "17.M2P1.host.tmp", "dovecot.index", "x.newlock", "mailboxes.lock"]
+            .into_iter()
+            .enumerate()
     {
         let message = inbox.deliver_as(OsStr::new(name), &letter(number as u64, 300));
         if number % 2 == 1 {
@@ -367,11 +343,7 @@ fn messages_need_no_particular_form_of_name() {
         fs::write(inbox.cur().join(name), body).expect("a message");
     }
     fs::create_dir(inbox.cur().join("a directory among the messages")).expect("a directory");
-    fs::write(
-        inbox.cur().join("a directory among the messages/inner"),
-        "x",
-    )
-    .expect("a file");
+    fs::write(inbox.cur().join("a directory among the messages/inner"), "x").expect("a file");
     pair.sync(&[]);
     assert_mirrored(&pair);
 }
@@ -383,9 +355,7 @@ fn first_control(output: &[u8]) -> Option<String> {
     let Ok(text) = std::str::from_utf8(output) else {
         return Some("bytes that are not UTF-8".to_owned());
     };
-    text.chars()
-        .find(|letter| letter.is_control() && *letter != '\n')
-        .map(|letter| letter.escape_unicode().to_string())
+    text.chars().find(|letter| letter.is_control() && *letter != '\n').map(|letter| letter.escape_unicode().to_string())
 }
 
 fn assert_harmless(run: &Run) {
@@ -393,12 +363,7 @@ fn assert_harmless(run: &Run) {
         assert_eq!(first_control(output), None, "{}", run.story());
         let text = String::from_utf8_lossy(output);
         let forged = text.lines().find(|line| line.starts_with("error: FORGED"));
-        assert_eq!(
-            forged,
-            None,
-            "a name made a line of its own: {}",
-            run.story()
-        );
+        assert_eq!(forged, None, "a name made a line of its own: {}", run.story());
     }
 }
 
@@ -415,9 +380,7 @@ fn no_control_byte_of_a_name_is_printed_for_a_person() {
         make_hostile_mailbox(&pair.source);
         assert_harmless(&pair.sync_plainly(words).ended_with(0));
         change_hostile_mailbox(&pair.source);
-        let run = pair
-            .sync_plainly(&[words, &UNGUARDED].concat())
-            .ended_with(0);
+        let run = pair.sync_plainly(&[words, &UNGUARDED].concat()).ended_with(0);
         assert_harmless(&run);
     }
 }
@@ -429,11 +392,7 @@ fn no_control_byte_of_a_name_is_printed_in_a_problem() {
     make_hostile_mailbox(&pair.source);
     let inbox = Folder(pair.source.clone());
     let folders: Vec<_> = folders_beneath(&pair.source).into_iter().skip(1).collect();
-    let closed: Vec<_> = inbox
-        .messages()
-        .into_iter()
-        .chain(folders.iter().map(Folder::cur))
-        .collect();
+    let closed: Vec<_> = inbox.messages().into_iter().chain(folders.iter().map(Folder::cur)).collect();
     for path in &closed {
         set_mode(path, 0o000);
     }
@@ -442,11 +401,7 @@ fn no_control_byte_of_a_name_is_printed_in_a_problem() {
     }
     let run = finish(&mut pair.command_without_rights(&[])).ended_with(23);
     assert_harmless(&run);
-    assert!(
-        run.report().problems().len() >= closed.len(),
-        "{}",
-        run.story()
-    );
+    assert!(run.report().problems().len() >= closed.len(), "{}", run.story());
     for path in closed {
         set_mode(&path, 0o700);
     }
@@ -477,10 +432,7 @@ fn a_source_and_a_mirror_of_hostile_names_are_mirrored() {
         fs::create_dir_all(pair.path("home-m")).expect("its parent");
         make_mailbox(&pair.source, 1);
         let mut command = Command::new(BINARY);
-        command
-            .args(["sync", "--json", "--"])
-            .args([&pair.source, &pair.mirror])
-            .env("MAILTWIN_STATE", &pair.state);
+        command.args(["sync", "--json", "--"]).args([&pair.source, &pair.mirror]).env("MAILTWIN_STATE", &pair.state);
         let run = finish(&mut command);
         assert_harmless(&run);
         run.done();
@@ -495,19 +447,13 @@ fn on_a_terminal_no_name_speaks_for_itself() {
     let (source, mirror) = (pair.source.display(), pair.mirror.display());
     let mut command = Command::new("script");
     command
-        .args([
-            "-qec",
-            &format!("{BINARY} sync -v -i --progress {source} {mirror}"),
-            "/dev/null",
-        ])
+        .args(["-qec", &format!("{BINARY} sync -v -i --progress {source} {mirror}"), "/dev/null"])
         .env("TERM", "xterm")
         .env("MAILTWIN_STATE", &pair.state);
     let run = finish(&mut command).ended_with(0);
     for sequence in [TITLE, b"\x1b[31mred", b"\x07", b"\x9b31m", b"\xc2\x9b"] {
         assert!(
-            !run.stdout
-                .windows(sequence.len())
-                .any(|part| part == sequence),
+            !run.stdout.windows(sequence.len()).any(|part| part == sequence),
             "{} is on the terminal",
             sequence.escape_ascii()
         );

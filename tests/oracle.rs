@@ -54,10 +54,7 @@ fn many_mailboxes_beneath_one_directory() {
         a_day_in(&root.join("example.org/user0/Maildir"));
         let gone = root.join("example.org/user3");
         fs::remove_dir_all(gone).expect("a user left");
-        rename(
-            &root.join("example.org/user1"),
-            &root.join("example.org/renamed"),
-        );
+        rename(&root.join("example.org/user1"), &root.join("example.org/renamed"));
     });
 }
 
@@ -74,32 +71,16 @@ fn the_nested_layout() {
 #[test]
 fn files_as_in_etc_postfix() {
     let pair = Pair::of_files();
-    let names = [
-        "main.cf",
-        "master.cf",
-        "sasl/passwd",
-        "maps/virtual",
-        "maps/virtual.db",
-        "tmp/x",
-        "empty",
-    ];
+    let names = ["main.cf", "master.cf", "sasl/passwd", "maps/virtual", "maps/virtual.db", "tmp/x", "empty"];
     for (index, name) in names.into_iter().enumerate() {
         let path = pair.source.join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        let length = if name == "empty" {
-            0
-        } else {
-            900 * (index + 1)
-        };
+        let length = if name == "empty" { 0 } else { 900 * (index + 1) };
         fs::write(path, letter(index as u64, length)).expect("a file");
     }
     fs::create_dir(pair.source.join("dynamicmaps.cf.d")).expect("a directory");
     set_mode(&pair.source.join("sasl/passwd"), 0o600);
-    symlink(
-        "/usr/share/postfix/makedefs.out",
-        pair.source.join("makedefs.out"),
-    )
-    .expect("a link");
+    symlink("/usr/share/postfix/makedefs.out", pair.source.join("makedefs.out")).expect("a link");
     settle_times(&pair.source);
     rsync_agrees_before_and_after(&pair, |root| {
         append(&root.join("main.cf"), b"myhostname = mx.example.org\n");
@@ -120,9 +101,7 @@ fn a_tree_with_one_of_everything() {
     symlink("missing\nnewline", at("dangling")).expect("a link");
     fs::create_dir_all(at("deep/er/est")).expect("directories");
     fs::write(at("deep/er/est/-rf"), "dash").expect("a file");
-    fs::File::create(at("sparse"))
-        .and_then(|made| made.set_len(5 << 20))
-        .expect("a hole");
+    fs::File::create(at("sparse")).and_then(|made| made.set_len(5 << 20)).expect("a hole");
     for (program, package, words) in [
         ("setfattr", "attr", ["-n", "user.note", "-v", "value"]),
         ("setfacl", "acl", ["-m", "u:65534:r", "-m", "g:12:rw"]),

@@ -35,18 +35,12 @@ fn is_refused_and_harmless(pair: &Pair, codes: &[i32], naming: &str, harm: impl 
     let before = but_for_its_own_time(actual_mirror(pair));
     harm();
     pair.try_sync(&[]).refused(codes, naming);
-    assert_same(
-        "the mirror",
-        &before,
-        &but_for_its_own_time(actual_mirror(pair)),
-    );
+    assert_same("the mirror", &before, &but_for_its_own_time(actual_mirror(pair)));
 }
 
 /// The slave may have made its state in the mirror's directory before it knew what it would be asked to do.
 fn but_for_its_own_time(mut mirror: Tree) -> Tree {
-    mirror
-        .entry(Vec::new())
-        .and_modify(|root| root.modified = None);
+    mirror.entry(Vec::new()).and_modify(|root| root.modified = None);
     mirror
 }
 
@@ -73,8 +67,7 @@ fn a_source_that_is_a_file_is_named() {
     let pair = Pair::new();
     fs::remove_dir(&pair.source).expect("removed");
     fs::write(&pair.source, "a file").expect("a file");
-    pair.try_sync(&[])
-        .refused(&[FAILED, WRONG_USAGE], &text(&pair.source));
+    pair.try_sync(&[]).refused(&[FAILED, WRONG_USAGE], &text(&pair.source));
 }
 
 #[test]
@@ -225,11 +218,7 @@ fn messages_that_move_are_not_a_mass_delete() {
 
 fn sync_of(pair: &Pair, source: &Path, destination: &str) -> Run {
     let mut command = Command::new(BINARY);
-    command
-        .args(["sync", "--json"])
-        .arg(source)
-        .arg(destination)
-        .env("MAILTWIN_STATE", &pair.state);
+    command.args(["sync", "--json"]).arg(source).arg(destination).env("MAILTWIN_STATE", &pair.state);
     finish(&mut command)
 }
 
@@ -263,8 +252,7 @@ fn a_link_does_not_hide_that_one_is_inside_the_other() {
     let link = pair.path("link");
     std::os::unix::fs::symlink(&pair.source, &link).expect("a link");
     let before = fingerprint(&pair.source);
-    sync_of(&pair, &pair.source, &text(&link.join("mirror")))
-        .refused(&[FAILED, WRONG_USAGE], "link");
+    sync_of(&pair, &pair.source, &text(&link.join("mirror"))).refused(&[FAILED, WRONG_USAGE], "link");
     sync_of(&pair, &pair.source, &text(&link)).refused(&[FAILED, WRONG_USAGE], "link");
     assert!(before == fingerprint(&pair.source));
 }
@@ -275,8 +263,7 @@ fn a_mirror_inside_its_source_is_refused_through_a_pipe() {
     make_mailbox(&pair.source, 1);
     pair.mirror = pair.source.join("mirror");
     let before = fingerprint(&pair.source);
-    pair.try_sync(&[])
-        .refused(&[FAILED, WRONG_USAGE], &text(&pair.mirror));
+    pair.try_sync(&[]).refused(&[FAILED, WRONG_USAGE], &text(&pair.mirror));
     assert!(before == fingerprint(&pair.source));
 }
 
@@ -286,8 +273,7 @@ fn a_state_inside_the_source_is_refused() {
     make_mailbox(&pair.source, 1);
     pair.state = pair.source.join("state");
     let before = fingerprint(&pair.source);
-    pair.try_sync(&[])
-        .refused(&[FAILED, WRONG_USAGE], &text(&pair.source));
+    pair.try_sync(&[]).refused(&[FAILED, WRONG_USAGE], &text(&pair.source));
     assert!(before == fingerprint(&pair.source));
 }
 
@@ -296,8 +282,7 @@ fn a_destination_that_is_a_file_is_named_and_kept() {
     let pair = Pair::new();
     make_mailbox(&pair.source, 1);
     fs::write(&pair.mirror, "precious").expect("a file");
-    pair.try_sync(&[])
-        .refused(&[FAILED, WRONG_USAGE], &text(&pair.mirror));
+    pair.try_sync(&[]).refused(&[FAILED, WRONG_USAGE], &text(&pair.mirror));
     assert_eq!(fs::read(&pair.mirror).expect("it is there"), b"precious");
 }
 
@@ -329,14 +314,7 @@ fn open_to_all(root: &Path) {
     for entry in walkdir::WalkDir::new(root) {
         let entry = entry.expect("an entry");
         if !entry.path_is_symlink() {
-            set_mode(
-                entry.path(),
-                if entry.file_type().is_dir() {
-                    0o755
-                } else {
-                    0o644
-                },
-            );
+            set_mode(entry.path(), if entry.file_type().is_dir() { 0o755 } else { 0o644 });
         }
     }
 }
@@ -360,48 +338,27 @@ fn is_named_and_kept(pair: &Pair, closed: &Path, options: &[&str]) {
     let run = finish(&mut pair.command_without_rights(options)).ended_with(INCOMPLETE);
     let name = closed.file_name().expect("a name").to_string_lossy();
     let problems = run.report().problems();
-    assert!(
-        problems
-            .iter()
-            .any(|(subject, reason)| subject.contains(&*name) && !reason.is_empty()),
-        "{}",
-        run.story()
-    );
+    assert!(problems.iter().any(|(subject, reason)| subject.contains(&*name) && !reason.is_empty()), "{}", run.story());
     assert!(run.said().contains(&*name), "{}", run.story());
-    let beneath = closed
-        .strip_prefix(&pair.source)
-        .expect("beneath the source");
+    let beneath = closed.strip_prefix(&pair.source).expect("beneath the source");
     let mirrored = pair.mirror.join(beneath);
     if mirrored.is_dir() {
         // The mode that closes it is mirrored, too, and this test must be able to look.
         set_mode(&mirrored, 0o755);
     }
     let after = messages_by_content(&actual_mirror(pair));
-    assert!(
-        before.keys().all(|content| after.contains_key(content)),
-        "something went: {}",
-        run.story()
-    );
-    assert_eq!(
-        after.len(),
-        before.len() + 1,
-        "the new message did not arrive: {}",
-        run.story()
-    );
+    assert!(before.keys().all(|content| after.contains_key(content)), "something went: {}", run.story());
+    assert_eq!(after.len(), before.len() + 1, "the new message did not arrive: {}", run.story());
     set_mode(closed, if closed.is_dir() { 0o755 } else { 0o644 });
     finish(&mut pair.command_without_rights(&[])).done();
 }
 
 #[test]
 fn a_new_message_that_may_not_be_read_is_named_and_its_neighbours_arrive() {
-    let (pair, closed) = with_something_closed(|pair| {
-        Folder(pair.source.join(".Sent")).file(991, "S", &letter(991, 200))
-    });
+    let (pair, closed) =
+        with_something_closed(|pair| Folder(pair.source.join(".Sent")).file(991, "S", &letter(991, 200)));
     is_named_and_kept(&pair, &closed, &[]);
-    assert_eq!(
-        messages_beneath(&pair.mirror),
-        messages_beneath(&pair.source)
-    );
+    assert_eq!(messages_beneath(&pair.mirror), messages_beneath(&pair.source));
 }
 
 #[test]
@@ -467,8 +424,7 @@ fn wrong_usage_ends_with_2() {
 fn an_unknown_user_in_chown_is_named() {
     let pair = Pair::new();
     make_mailbox(&pair.source, 1);
-    pair.try_sync(&["--chown", "no-such-user:no-such-group"])
-        .refused(&[FAILED, WRONG_USAGE], "no-such-user");
+    pair.try_sync(&["--chown", "no-such-user:no-such-group"]).refused(&[FAILED, WRONG_USAGE], "no-such-user");
     assert!(!pair.mirror.exists());
 }
 
@@ -476,11 +432,7 @@ fn an_unknown_user_in_chown_is_named() {
 fn help_and_version_end_well() {
     for words in [&["--help"][..], &["--version"], &["sync", "--help"]] {
         let run = finish(Command::new(BINARY).args(words)).ended_with(DONE);
-        assert!(
-            !run.stdout.is_empty() && run.stderr.is_empty(),
-            "{}",
-            run.story()
-        );
+        assert!(!run.stdout.is_empty() && run.stderr.is_empty(), "{}", run.story());
     }
 }
 
@@ -565,9 +517,7 @@ fn a_far_end_that_echoes_what_it_is_sent_is_named() {
 
 #[test]
 fn a_login_banner_before_the_far_end_is_named() {
-    let pair = cut_off_by(
-        "echo 'Welcome to Debian GNU/Linux 12'; echo 'Last login: today'; shift; exec \"$@\"",
-    );
+    let pair = cut_off_by("echo 'Welcome to Debian GNU/Linux 12'; echo 'Last login: today'; shift; exec \"$@\"");
     fails_by_naming_the_host(pair, &["--timeout", "3"]);
 }
 
@@ -598,8 +548,7 @@ fn a_far_end_that_says_hello_and_then_stops_is_given_up_after_the_timeout() {
 fn a_remote_shell_that_does_not_exist_is_named() {
     let mut pair = cut_off_by("");
     pair.rsh = Some("/nonexistent/remote-shell -q".to_owned());
-    pair.try_sync(&[])
-        .refused(&[FAILED], "/nonexistent/remote-shell");
+    pair.try_sync(&[]).refused(&[FAILED], "/nonexistent/remote-shell");
 }
 
 #[test]
@@ -687,10 +636,7 @@ fn one_source_can_go_to_two_mirrors_at_once() {
     let words: Vec<_> = other.get_args().map(std::ffi::OsStr::to_owned).collect();
     let (_, but_destination) = words.split_last().expect("words");
     let mut to_second = Command::new(BINARY);
-    to_second
-        .args(but_destination)
-        .arg(&second)
-        .env("MAILTWIN_STATE", &pair.state);
+    to_second.args(but_destination).arg(&second).env("MAILTWIN_STATE", &pair.state);
     let (first, second) = (Started::new(&mut other), Started::new(&mut to_second));
     first.end().done();
     second.end().done();
@@ -700,14 +646,10 @@ fn one_source_can_go_to_two_mirrors_at_once() {
 fn a_run_that_was_killed_leaves_no_lock() {
     let pair = slow_pair(Pair::new());
     let mut started = Started::new(&mut pair.command(&SLOWLY));
-    eventually(
-        "the mirror's state is made",
-        Duration::from_secs(20),
-        || {
-            assert!(started.is_running(), "it ended before it could be killed");
-            pair.mirror.join(".mailtwin").exists()
-        },
-    );
+    eventually("the mirror's state is made", Duration::from_secs(20), || {
+        assert!(started.is_running(), "it ended before it could be killed");
+        pair.mirror.join(".mailtwin").exists()
+    });
     drop(started);
     pair.sync(&[]);
     assert_mirrored(&pair);
@@ -718,19 +660,11 @@ fn a_run_that_is_told_to_stop_leaves_what_the_next_one_finishes() {
     for signal in ["-INT", "-TERM"] {
         let pair = slow_pair(Pair::through_a_pipe());
         let mut started = Started::new(&mut pair.command(&SLOWLY));
-        eventually(
-            "the mirror's state is made",
-            Duration::from_secs(20),
-            || {
-                assert!(started.is_running(), "it ended before it could be stopped");
-                pair.mirror.join(".mailtwin").exists()
-            },
-        );
-        tool(
-            "procps",
-            "kill",
-            &[signal.as_ref(), started.id().to_string().as_ref()],
-        );
+        eventually("the mirror's state is made", Duration::from_secs(20), || {
+            assert!(started.is_running(), "it ended before it could be stopped");
+            pair.mirror.join(".mailtwin").exists()
+        });
+        tool("procps", "kill", &[signal.as_ref(), started.id().to_string().as_ref()]);
         let run = started.end();
         assert_ne!(run.code(), Some(DONE), "{}", run.story());
         pair.sync(&[]);

@@ -377,13 +377,14 @@ impl<'a> Scanner<'a> {
             diff.subdirectories.push(tmp.clone());
             return Ok(());
         }
-        match self.root.stat_if_there(tmp).map_err(Glance::Unreadable)? {
+        // It may go with its folder at any moment.
+        match self.root.stat_if_there(tmp).map_err(Glance::from)? {
             None => Ok(()),
             Some(stat) => {
                 let look = stat.look();
                 let changed = row.is_none_or(|row| row.look.is_none_or(|old| old.ctime != look.ctime));
                 let xattrs = match changed {
-                    true => Some(self.root.xattrs(tmp).map_err(Glance::Unreadable)?),
+                    true => Some(self.root.xattrs(tmp).map_err(Glance::from)?),
                     false => None,
                 };
                 let sight = Sight { stat, look, listing: None, at_once: true, xattrs, restat: false };
@@ -471,8 +472,10 @@ impl<'a> Scanner<'a> {
             let key = [(base.clone(), seen.ino), (base, 0)].into_iter().find(|key| taken && left.contains_key(key));
             let pair = key.and_then(|key| {
                 // Inode numbers are used again, and a restored tree uses base names again: size and time must agree.
-                let stat = self.root.stat(&path).ok()?;
-                (mark(&stat) == left.get(&key)?.1.entry.mark()).then(|| left.remove(&key))?
+                // One that has been renamed again since it was listed was there when it was listed.
+                let stat = self.root.stat_if_there(&path).ok()?;
+                let recorded = left.get(&key)?.1.entry.mark();
+                stat.is_none_or(|stat| mark(&stat) == recorded).then(|| left.remove(&key))?
             });
             match pair {
                 Some((from, mut known)) => {

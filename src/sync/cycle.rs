@@ -1,9 +1,9 @@
 //! Walks a tree beside its catalogue and hands what differs to a [`Sink`], batch by batch.
 //!
 //! The walk goes once through the tree. What has vanished is held back: nothing is removed because a scan
-//! missed it (I3). When the walk is done, and something is held, the tree is looked at again until a whole
-//! look finds no message arriving or leaving; then the removals go, each in one batch with the rest of its
-//! folder, and after the batch that took the message in elsewhere.
+//! missed it (I3). When the walk is done, and something is held, the mailbox is looked at again until there is
+//! an instant at which all its folders were as they were seen; then the removals go, each in one batch with the
+//! rest of its folder, and after the batch that took the message in elsewhere.
 
 use super::SyncError;
 use super::guard::{self, Limit, Removal};
@@ -14,7 +14,7 @@ use crate::catalogue::edit::Edit;
 use crate::catalogue::scan::{Diff, Found, Rules, Scanner, UnitRows, mark};
 use crate::disk::{self, DiskError, FileKind, Root};
 use crate::maildir::change::{Change, Source};
-use crate::maildir::entry::{File, Kind, Known, Meta};
+use crate::maildir::entry::{File, Kind, Known, Look, Meta};
 use crate::maildir::folder;
 use crate::monitor::{Counters, Event, Monitor, Problem};
 use crate::path::TreePath;
@@ -76,7 +76,7 @@ pub struct Options<'a> {
 
 /// Looks at one mailbox that its removals may wait for. Such a look takes about as long as a `stat` of each of
 /// its folders, so that a quiet moment is found even in a busy one.
-const MAX_LOOKS: u32 = 64;
+const MAX_LOOKS: u32 = 24;
 
 /// A batch is closed at so many bytes of content, or so many steps.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -111,8 +111,6 @@ pub struct Cycle<'a, 't> {
     /// Names that another folder's link took over: when they go, that was a move.
     moved: HashSet<TreePath>,
     held: BTreeMap<Vec<u8>, Held>,
-    /// Messages that arrived or left in the present look.
-    stirred: u64,
     root_is_empty: bool,
     directory_inodes: Option<HashMap<u64, TreePath>>,
     warned: HashSet<TreePath>,
@@ -160,7 +158,6 @@ impl<'a, 't> Cycle<'a, 't> {
             on_the_way: HashSet::new(),
             moved: HashSet::new(),
             held: BTreeMap::new(),
-            stirred: 0,
             root_is_empty: false,
             directory_inodes: None,
             warned: HashSet::new(),
@@ -211,7 +208,10 @@ impl<'a, 't> Cycle<'a, 't> {
                 "{} is not a directory that can be read",
                 self.options.root.show(path)
             ))),
-            None => Ok(Vec::new()),
+            None => {
+                self.held.retain(|_, held| !held.diff.path.is_within(path));
+                Ok(Vec::new())
+            }
         }
     }
 
@@ -245,8 +245,6 @@ impl<'a, 't> Cycle<'a, 't> {
             diff.looks.clear();
         }
         let key = directory::key(&diff.path);
-        let before = self.held.get(&key);
-        self.stirred += arrivals(&diff, before) + departures(&diff, before);
         if self.options.settles && !diff.vanished.is_empty() {
             self.held.insert(key, Held { diff });
         } else {
@@ -532,7 +530,16 @@ impl<'a, 't> Cycle<'a, 't> {
     /// Puts a change into the batch, if it fits the catalogue as it is now.
     fn settle_change(&mut self, change: Change, changes: &mut Vec<Change>) -> Result<()> {
         let is_moot = match &change {
-            Change::Rename { from, .. } => self.edit.known(from)?.is_none(),
+            // Its directory has been removed or renamed since; the next cycle sees what became of it.
+            Change::Put { path, .. } | Change::Symlink { path, .. } | Change::Link { path, .. }
+                if self.edit.directory(&path.parent())?.is_none() =>
+            {
+                true
+            }
+            Change::MakeDirectory { path, .. } if !path.is_root() => self.edit.directory(&path.parent())?.is_none(),
+            Change::Rename { from, to, .. } => {
+                self.edit.known(from)?.is_none() || self.edit.directory(&to.parent())?.is_none()
+            }
             Change::SetMeta { path, .. } | Change::Forget { path } | Change::Remove { path, .. } => {
                 self.edit.known(path)?.is_none()
             }
@@ -740,8 +747,6 @@ impl<'a, 't> Cycle<'a, 't> {
 
     // ---- settling removals ----
 
-    /// Two looks between which no message arrived anywhere and none left are a picture of the instant between
-    /// them (a double collect): what is in none of the folders then is gone, and not on its way.
     fn settle(&mut self) -> Result<()> {
         if self.held.is_empty() {
             return Ok(());
@@ -763,6 +768,15 @@ impl<'a, 't> Cycle<'a, 't> {
                 }
             }
         }
+        // What is beneath a directory that goes, goes with it.
+        let is_directory = |known: &Known| known.entry.kind == Kind::Directory;
+        let going: Vec<TreePath> = ready
+            .iter()
+            .flat_map(|held: &Held| &held.diff.vanished)
+            .filter(|(_, known)| is_directory(known))
+            .map(|(path, _)| path.clone())
+            .collect();
+        ready.retain(|held| !going.iter().any(|gone| held.diff.path.is_within(gone)));
         if ready.is_empty() {
             return Ok(());
         }
@@ -775,15 +789,86 @@ impl<'a, 't> Cycle<'a, 't> {
         self.monitor.event(Event::Note(format!("{path}: messages are on the move; the next run looks again")));
     }
 
+    /// Looks at a mailbox until there is an instant at which all that was seen is true at once: no folder
+    /// changed between its listing and that instant. One folder may go on changing: it is listed last, and
+    /// its listing is the instant. What was in none of the folders then is gone, and not on its way.
+    ///
+    /// That nothing seems to have come or gone between two looks would not do: a message can go to and fro.
     fn wait_for_quiet(&mut self, mailbox: &TreePath) -> Result<bool> {
         for _ in 0..MAX_LOOKS {
-            self.stirred = 0;
             self.walk(mailbox.clone())?;
-            if self.stirred == 0 {
-                return Ok(true);
+            let restless = self.restless_units(mailbox)?;
+            match restless.as_slice() {
+                [] => return Ok(true),
+                [one] => {
+                    self.walk_only(one)?;
+                    if self.restless_units(mailbox)?.iter().all(|unit| unit == one) {
+                        return Ok(true);
+                    }
+                }
+                _ => {}
             }
         }
         Ok(false)
+    }
+
+    /// Looks at one unit, and at none below it.
+    fn walk_only(&mut self, unit: &TreePath) -> Result<()> {
+        self.drain()?;
+        self.cursor = Cursor::default();
+        self.visit(unit)?;
+        self.drain()
+    }
+
+    /// The units of a mailbox that do not look as they did when they were last read.
+    fn restless_units(&mut self, mailbox: &TreePath) -> Result<Vec<TreePath>> {
+        let mut seen: HashMap<TreePath, Look> = HashMap::new();
+        for held in self.held.values() {
+            seen.extend(held.diff.looks.iter().cloned());
+        }
+        let is_directory = |known: &Known| known.entry.kind == Kind::Directory;
+        let vanished = self.held.values().flat_map(|held| &held.diff.vanished);
+        let gone: Vec<TreePath> =
+            vanished.filter(|(_, known)| is_directory(known)).map(|(path, _)| path.clone()).collect();
+        let mut restless: Vec<TreePath> = Vec::new();
+        for (path, row) in self.rows_below(mailbox)? {
+            let unit = match folder::is_part(path.name()) {
+                true => path.parent(),
+                false => path.clone(),
+            };
+            if path.name() == b"tmp" || restless.last() == Some(&unit) {
+                continue;
+            }
+            let recorded = seen.get(&path).copied().or(row.look).map(|look| Look { racy: false, ..look });
+            let now = self.options.root.stat_if_there(&path)?.map(|stat| stat.look());
+            let is_gone_as_seen = now.is_none() && gone.iter().any(|gone| path.is_within(gone));
+            if now != recorded && !is_gone_as_seen {
+                restless.push(unit);
+            }
+        }
+        restless.dedup();
+        Ok(restless)
+    }
+
+    fn rows_below(&mut self, path: &TreePath) -> Result<Vec<(TreePath, Row)>> {
+        self.edit.flush()?;
+        let (prefix, mut from) = (directory::key(path), directory::key(path));
+        let mut below = Vec::new();
+        loop {
+            let rows = self.edit.rows_from(&from, ROWS_AHEAD)?;
+            let is_last = rows.len() < ROWS_AHEAD;
+            for (key, row) in rows {
+                if !key.starts_with(&prefix) {
+                    return Ok(below);
+                }
+                below.push((directory::path_of(&key)?, row));
+                from = key;
+                from.push(0);
+            }
+            if is_last {
+                return Ok(below);
+            }
+        }
     }
 
     /// The directory within which a user's messages move: the topmost folder above `path`, or, where that has
@@ -874,29 +959,15 @@ impl<'a, 't> Cycle<'a, 't> {
 
     /// Messages, other files and directories below a directory, itself included.
     fn below(&mut self, path: &TreePath) -> Result<(u64, u64, u64)> {
-        self.edit.flush()?;
-        let (mut messages, mut others, mut directories, mut from) = (0, 0, 0, directory::key(path));
-        let prefix = from.clone();
-        loop {
-            let rows = self.edit.rows_from(&from, ROWS_AHEAD)?;
-            let full = rows.len() == ROWS_AHEAD;
-            for (key, row) in rows {
-                if !key.starts_with(&prefix) {
-                    return Ok((messages, others, directories));
-                }
-                directories += 1;
-                let at = directory::path_of(&key)?;
-                match directory::is_paged(&at) {
-                    true => messages += row.count,
-                    false => others += row.entries.iter().filter(|known| known.entry.file().is_some()).count() as u64,
-                }
-                from = key;
-                from.push(0);
-            }
-            if !full {
-                return Ok((messages, others, directories));
+        let (mut messages, mut others, mut directories) = (0, 0, 0);
+        for (at, row) in self.rows_below(path)? {
+            directories += 1;
+            match directory::is_paged(&at) {
+                true => messages += row.count,
+                false => others += row.entries.iter().filter(|known| known.entry.file().is_some()).count() as u64,
             }
         }
+        Ok((messages, others, directories))
     }
 
     fn count_removed_directory(&mut self, path: &TreePath) -> Result<()> {
@@ -967,21 +1038,6 @@ fn group_of(stat: &crate::disk::Stat) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&hash.0[..8]);
     u64::from_le_bytes(first).max(1)
-}
-
-/// Messages and directories that arrived since the unit was held.
-fn arrivals(diff: &Diff, before: Option<&Held>) -> u64 {
-    let Some(before) = before else { return (diff.messages.len() + diff.new_directories) as u64 };
-    let known: HashSet<u64> = before.diff.messages.iter().map(|found| found.stat.ino).collect();
-    let messages = diff.messages.iter().filter(|found| !known.contains(&found.stat.ino)).count();
-    (messages + diff.new_directories.saturating_sub(before.diff.new_directories)) as u64
-}
-
-/// Names that vanished since the unit was held.
-fn departures(diff: &Diff, before: Option<&Held>) -> u64 {
-    let Some(before) = before else { return diff.vanished.len() as u64 };
-    let known: HashSet<&TreePath> = before.diff.vanished.iter().map(|(path, _)| path).collect();
-    diff.vanished.iter().filter(|(path, _)| !known.contains(path)).count() as u64
 }
 
 /// Goes through the catalogue's rows in order, some read ahead.

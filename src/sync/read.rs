@@ -203,9 +203,7 @@ impl Reader {
             return Ok(Shipped::Known);
         }
         let number = request.found.number;
-        if let (Some(before), Some(delta)) = (before, self.delta(request, bytes)) {
-            // An appended file needs no signature: its beginning hashes to the old digest.
-            debug_assert!(before.size > 0);
+        if let Some(delta) = self.delta(request, bytes) {
             packer.content(number, &delta, Digest::of(&delta), false)?;
             return Ok(Shipped::Delta(delta.len() as u64));
         }
@@ -217,8 +215,10 @@ impl Reader {
     fn delta(&self, request: &Request, bytes: &[u8]) -> Option<Vec<u8>> {
         let before = request.found.known.as_ref()?.entry.file()?;
         let length = usize::try_from(before.size).ok()?;
+        // An appended file needs no signature: its beginning hashes to the old digest.
         if length > 0 && length <= bytes.len() && Digest::of(&bytes[..length]) == before.digest {
-            return Some(delta::append(before.size, &bytes[length..]));
+            let appended = delta::append(before.size, &bytes[length..]);
+            return (appended.len() < bytes.len()).then_some(appended);
         }
         let signature = Signature::parse(request.signature.clone()?).ok()?;
         let index = signature.index();

@@ -5,11 +5,7 @@
 //! * `fault`: both ends of a session with faults, and the points of a sweep;
 //! * `scenario`: the mailbox and the changes that the sweeps go through.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "every test target takes the part that it needs"
-)]
+#![allow(dead_code, unused_imports, reason = "every test target takes the part that it needs")]
 
 #[path = "tree/compare.rs"]
 mod compare;

@@ -6,7 +6,7 @@ use std::fs::{self, File, Metadata};
 use std::hash::Hasher;
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,8 +20,8 @@ pub enum Kind {
     File(u64, u64),
     /// A directory.
     Directory,
-    /// Where a symbolic link points.
-    Link(Vec<u8>),
+    /// Where a symbolic link points, as `shown` shows it.
+    Link(String),
     /// A socket, FIFO or device.
     Special,
 }
@@ -37,8 +37,8 @@ pub struct Entry {
     pub owner: (u32, u32),
     /// Seconds and nanoseconds; none where the time is not kept.
     pub modified: Option<(i64, i64)>,
-    /// The first name of the same inode, when it has several beneath the root.
-    pub link_of: Option<Vec<u8>>,
+    /// The first name of the same inode, as `shown` shows it, when it has several beneath the root.
+    pub link_of: Option<String>,
 }
 
 /// A tree: paths relative to its root, the root itself as the empty path.
@@ -48,15 +48,14 @@ pub type Tree = BTreeMap<Vec<u8>, Entry>;
 pub fn read_tree(root: &Path) -> Tree {
     let mut tree = Tree::new();
     let mut first_names = HashMap::new();
-    let metadata = fs::metadata(root)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}", root.display()));
+    let metadata = fs::metadata(root).unwrap_or_else(|error| panic!("cannot read {}: {error}", root.display()));
     tree.insert(Vec::new(), entry_of(root, &metadata));
     walk(&open(root), b"", &mut |path, place, metadata| {
         let mut entry = entry_of(place, metadata);
         if metadata.nlink() > 1 && !metadata.is_dir() {
             let inode = (metadata.dev(), metadata.ino());
             let first = first_names.entry(inode).or_insert_with(|| path.to_vec());
-            entry.link_of = (first != path).then(|| first.clone());
+            entry.link_of = (first != path).then(|| shown(first));
         }
         tree.insert(path.to_vec(), entry);
     });
@@ -70,8 +69,8 @@ fn walk(directory: &File, at: &[u8], visit: &mut dyn FnMut(&[u8], &Path, &Metada
     for name in super::names_in(&here) {
         let place = here.join(&name);
         let path = joined(at, name.as_bytes());
-        let metadata = fs::symlink_metadata(&place)
-            .unwrap_or_else(|error| panic!("{} went away: {error}", shown(&path)));
+        let metadata =
+            fs::symlink_metadata(&place).unwrap_or_else(|error| panic!("{} went away: {error}", shown(&path)));
         visit(&path, &place, &metadata);
         if metadata.is_dir() {
             walk(&open(&place), &path, visit);
@@ -80,11 +79,7 @@ fn walk(directory: &File, at: &[u8], visit: &mut dyn FnMut(&[u8], &Path, &Metada
 }
 
 fn joined(at: &[u8], name: &[u8]) -> Vec<u8> {
-    if at.is_empty() {
-        name.to_vec()
-    } else {
-        [at, b"/", name].concat()
-    }
+    if at.is_empty() { name.to_vec() } else { [at, b"/", name].concat() }
 }
 
 fn open(path: &Path) -> File {
@@ -94,11 +89,7 @@ fn open(path: &Path) -> File {
 fn entry_of(place: &Path, metadata: &Metadata) -> Entry {
     Entry {
         kind: kind_of(place, metadata),
-        mode: if metadata.is_symlink() {
-            0
-        } else {
-            metadata.mode() & 0o7777
-        },
+        mode: if metadata.is_symlink() { 0 } else { metadata.mode() & 0o7777 },
         owner: (metadata.uid(), metadata.gid()),
         modified: Some((metadata.mtime(), metadata.mtime_nsec())),
         link_of: None,
@@ -111,9 +102,8 @@ fn kind_of(place: &Path, metadata: &Metadata) -> Kind {
         Kind::Directory
     } else if kind.is_symlink() {
         let target = fs::read_link(place).expect("the link is readable");
-        Kind::Link(target.into_os_string().into_vec())
-    } else if kind.is_socket() || kind.is_fifo() || kind.is_char_device() || kind.is_block_device()
-    {
+        Kind::Link(shown(target.as_os_str().as_bytes()))
+    } else if kind.is_socket() || kind.is_fifo() || kind.is_char_device() || kind.is_block_device() {
         Kind::Special
     } else {
         Kind::File(metadata.len(), hash_of(open(place)))
@@ -157,24 +147,17 @@ pub fn is_left_out(path: &[u8]) -> bool {
 
 fn matches(name: &[u8], pattern: &str) -> bool {
     let (head, tail) = pattern.split_once('*').expect("each pattern has one star");
-    name.len() >= head.len() + tail.len()
-        && name.starts_with(head.as_bytes())
-        && name.ends_with(tail.as_bytes())
+    name.len() >= head.len() + tail.len() && name.starts_with(head.as_bytes()) && name.ends_with(tail.as_bytes())
 }
 
 fn is_message_directory(path: &[u8]) -> bool {
-    matches!(
-        path.rsplit(|byte| *byte == b'/').next(),
-        Some(b"cur" | b"new")
-    )
+    matches!(path.rsplit(|byte| *byte == b'/').next(), Some(b"cur" | b"new"))
 }
 
 /// The tree that the mirror of a pair must be, derived from the source and the rules alone.
 pub fn expected_mirror(pair: &Pair) -> Tree {
     let mut tree = read_tree(&pair.source);
-    tree.retain(|path, entry| {
-        entry.kind != Kind::Special && !(pair.mail && is_left_out_anywhere(path))
-    });
+    tree.retain(|path, entry| entry.kind != Kind::Special && !(pair.mail && is_left_out_anywhere(path)));
     if pair.mail {
         forget_times_of_message_directories(&mut tree);
     }
@@ -234,10 +217,7 @@ pub fn differences(expected: &Tree, actual: &Tree) -> Vec<String> {
             (Some(one), Some(other)) if one == other => None,
             (Some(one), None) => Some(format!("missing:   {} {one:?}", shown(path))),
             (None, Some(other)) => Some(format!("too much:  {} {other:?}", shown(path))),
-            (one, other) => Some(format!(
-                "differs:   {}\n  expected {one:?}\n  actual   {other:?}",
-                shown(path)
-            )),
+            (one, other) => Some(format!("differs:   {}\n  expected {one:?}\n  actual   {other:?}", shown(path))),
         })
         .collect()
 }
@@ -248,13 +228,9 @@ pub fn fingerprint(root: &Path) -> BTreeMap<Vec<u8>, (Entry, u64, (i64, i64))> {
     let mut all = BTreeMap::new();
     let mut take = |path: &[u8], place: &Path, metadata: &Metadata| {
         let changed = (metadata.ctime(), metadata.ctime_nsec());
-        all.insert(
-            path.to_vec(),
-            (entry_of(place, metadata), metadata.ino(), changed),
-        );
+        all.insert(path.to_vec(), (entry_of(place, metadata), metadata.ino(), changed));
     };
-    let metadata = fs::metadata(root)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}", root.display()));
+    let metadata = fs::metadata(root).unwrap_or_else(|error| panic!("cannot read {}: {error}", root.display()));
     take(b"", root, &metadata);
     walk(&open(root), b"", &mut take);
     all
@@ -266,10 +242,7 @@ pub fn messages_by_content(tree: &Tree) -> BTreeMap<(u64, u64), Vec<Vec<u8>>> {
     for (path, entry) in tree {
         let parent = path.rsplit(|byte| *byte == b'/').nth(1);
         if let (Kind::File(length, hash), Some(b"cur" | b"new")) = (&entry.kind, parent) {
-            found
-                .entry((*length, *hash))
-                .or_default()
-                .push(path.clone());
+            found.entry((*length, *hash)).or_default().push(path.clone());
         }
     }
     found
@@ -321,9 +294,5 @@ fn is_about_special_file(line: &str) -> bool {
 /// Asserts that rsync finds nothing to do.
 pub fn assert_rsync_agrees(pair: &Pair) {
     let left = rsync_would_still_do(pair);
-    assert!(
-        left.is_empty(),
-        "rsync would still do:\n{}",
-        left.join("\n")
-    );
+    assert!(left.is_empty(), "rsync would still do:\n{}", left.join("\n"));
 }

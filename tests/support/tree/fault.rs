@@ -5,8 +5,8 @@ use std::fs;
 use std::process::Command;
 
 use super::{
-    Pair, Run, Tree, actual_mirror, assert_mirrored, differences, expected_mirror, finish,
-    messages_by_content, read_tree, shown,
+    Pair, Run, Tree, actual_mirror, assert_mirrored, differences, expected_mirror, finish, messages_by_content,
+    read_tree, shown,
 };
 
 /// Hands the far end faults of its own, and keeps the near end's from it.
@@ -71,8 +71,8 @@ pub fn steps_of(pair: &Pair, end: End) -> u64 {
     let counted = pair.path("steps");
     let _ = fs::remove_file(&counted);
     finish(unguarded(pair).env(end.count_variable(), &counted)).done();
-    let text = fs::read_to_string(&counted)
-        .unwrap_or_else(|error| panic!("MAILTWIN_FAULT_COUNT wrote nothing: {error}"));
+    let text =
+        fs::read_to_string(&counted).unwrap_or_else(|error| panic!("MAILTWIN_FAULT_COUNT wrote nothing: {error}"));
     text.lines()
         .last()
         .and_then(|line| line.trim().parse().ok())
@@ -83,8 +83,7 @@ pub fn steps_of(pair: &Pair, end: End) -> u64 {
 pub fn forget_the_mirror(pair: &Pair) {
     for path in [&pair.mirror, &pair.state] {
         if path.exists() {
-            fs::remove_dir_all(path)
-                .unwrap_or_else(|error| panic!("cannot remove {}: {error}", path.display()));
+            fs::remove_dir_all(path).unwrap_or_else(|error| panic!("cannot remove {}: {error}", path.display()));
         }
     }
 }
@@ -116,10 +115,7 @@ pub fn points(total: u64, most: u64) -> Vec<u64> {
     let ends = most / 5;
     let stride = (total / (most - 2 * ends)).max(1) as usize;
     let spread = (1..=total).step_by(stride);
-    let all: BTreeSet<u64> = spread
-        .chain(1..=ends)
-        .chain(total - ends + 1..=total)
-        .collect();
+    let all: BTreeSet<u64> = spread.chain(1..=ends).chain(total - ends + 1..=total).collect();
     all.into_iter().collect()
 }
 
@@ -135,10 +131,7 @@ impl Witness {
         let source = read_tree(&pair.source);
         let kept = if pair.mirror.is_dir() {
             let here = messages_by_content(&actual_mirror(pair));
-            messages_by_content(&source)
-                .into_keys()
-                .filter(|content| here.contains_key(content))
-                .collect()
+            messages_by_content(&source).into_keys().filter(|content| here.contains_key(content)).collect()
         } else {
             BTreeSet::new()
         };
@@ -183,9 +176,7 @@ fn doubled(there: &Messages) -> Vec<String> {
         unique.len() < paths.len()
     };
     let found = there.values().filter(|paths| is_doubled(paths));
-    found
-        .map(|paths| format!("twice on the mirror: {}", all_shown(paths)))
-        .collect()
+    found.map(|paths| format!("twice on the mirror: {}", all_shown(paths))).collect()
 }
 
 fn all_shown(paths: &[Vec<u8>]) -> String {

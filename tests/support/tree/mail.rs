@@ -36,16 +36,14 @@ impl Numbers {
 /// Bytes that no compression makes smaller, so that what travels can be measured.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut numbers = Numbers::seeded(seed);
-    let mut bytes: Vec<u8> = (0..length.div_ceil(8))
-        .flat_map(|_| numbers.draw().to_le_bytes())
-        .collect();
+    let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| numbers.draw().to_le_bytes()).collect();
     bytes.truncate(length);
     bytes
 }
 
 const WORDS: [&str; 16] = [
-    "the", "meeting", "is", "moved", "to", "Tuesday", "please", "find", "attached", "our", "offer",
-    "of", "last", "week", "regards", "and",
+    "the", "meeting", "is", "moved", "to", "Tuesday", "please", "find", "attached", "our", "offer", "of", "last",
+    "week", "regards", "and",
 ];
 
 /// A message of about `length` bytes, like no other and as compressible as mail is.
@@ -67,8 +65,7 @@ pub fn letter(seed: u64, length: usize) -> Vec<u8> {
 /// Sets the modification time to a moment of `nanoseconds` after `seconds` of 1970.
 pub fn set_modified(path: &Path, seconds: u64, nanoseconds: u32) {
     let moment = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-    let opened =
-        File::open(path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
+    let opened = File::open(path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
     opened
         .set_times(FileTimes::new().set_modified(moment))
         .unwrap_or_else(|error| panic!("cannot set the time of {}: {error}", path.display()));
@@ -93,8 +90,7 @@ pub fn append(path: &Path, bytes: &[u8]) {
 /// Replaces by a rename, as Dovecot does when it rewrites a control file.
 pub fn replace(path: &Path, bytes: &[u8]) {
     let draft = path.with_extension("tmp");
-    fs::write(&draft, bytes)
-        .unwrap_or_else(|error| panic!("cannot write {}: {error}", draft.display()));
+    fs::write(&draft, bytes).unwrap_or_else(|error| panic!("cannot write {}: {error}", draft.display()));
     rename(&draft, path);
 }
 
@@ -105,21 +101,16 @@ pub fn rename(from: &Path, to: &Path) {
 
 /// The names in a directory, sorted.
 pub fn names_in(directory: &Path) -> Vec<OsString> {
-    let listing = fs::read_dir(directory)
-        .unwrap_or_else(|error| panic!("cannot list {}: {error}", directory.display()));
-    let names: BTreeSet<OsString> = listing
-        .map(|entry| entry.expect("an entry").file_name())
-        .collect();
+    let listing =
+        fs::read_dir(directory).unwrap_or_else(|error| panic!("cannot list {}: {error}", directory.display()));
+    let names: BTreeSet<OsString> = listing.map(|entry| entry.expect("an entry").file_name()).collect();
     names.into_iter().collect()
 }
 
 /// The part of a message's name that never changes.
 pub fn base_of(name: &OsStr) -> OsString {
     let bytes = name.as_bytes();
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == b':')
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len());
     OsString::from_vec(bytes[..end].to_vec())
 }
 
@@ -169,8 +160,7 @@ impl Folder {
     pub fn deliver_as(&self, name: &OsStr, body: &[u8]) -> PathBuf {
         // A name of 255 bytes leaves no room for a prefix: the draft has a name of its own.
         let draft = self.0.join("tmp/draft");
-        fs::write(&draft, body)
-            .unwrap_or_else(|error| panic!("cannot write {}: {error}", draft.display()));
+        fs::write(&draft, body).unwrap_or_else(|error| panic!("cannot write {}: {error}", draft.display()));
         set_mode(&draft, 0o600);
         let path = self.new_dir().join(name);
         rename(&draft, &path);
@@ -196,9 +186,7 @@ impl Folder {
 
     /// Moves a message of another folder here, under its name.
     pub fn move_in(&self, message: &Path) -> PathBuf {
-        let path = self
-            .cur()
-            .join(message.file_name().expect("a message has a name"));
+        let path = self.cur().join(message.file_name().expect("a message has a name"));
         rename(message, &path);
         path
     }
@@ -207,8 +195,7 @@ impl Folder {
     pub fn link_in(&self, message: &Path) -> PathBuf {
         let name = message.file_name().expect("a message has a name");
         let draft = self.0.join("tmp/copied");
-        fs::hard_link(message, &draft)
-            .unwrap_or_else(|error| panic!("cannot link {}: {error}", message.display()));
+        fs::hard_link(message, &draft).unwrap_or_else(|error| panic!("cannot link {}: {error}", message.display()));
         let path = self.cur().join(name);
         rename(&draft, &path);
         path
@@ -216,12 +203,7 @@ impl Folder {
 
     /// The messages of `cur/` and `new/`, sorted by name.
     pub fn messages(&self) -> Vec<PathBuf> {
-        let listed = |part: PathBuf| {
-            names_in(&part)
-                .into_iter()
-                .map(move |name| part.join(name))
-                .collect::<Vec<_>>()
-        };
+        let listed = |part: PathBuf| names_in(&part).into_iter().map(move |name| part.join(name)).collect::<Vec<_>>();
         let mut all = listed(self.cur());
         all.extend(listed(self.new_dir()));
         all
@@ -229,11 +211,7 @@ impl Folder {
 
     /// Writes a whole uidlist for what is in the folder, as a rewrite does.
     pub fn rewrite_uidlist(&self) {
-        let mut text = format!(
-            "3 V1700000000 N{} G{:032x}\n",
-            self.messages().len() + 1,
-            guid(&self.0)
-        );
+        let mut text = format!("3 V1700000000 N{} G{:032x}\n", self.messages().len() + 1, guid(&self.0));
         for (index, message) in self.messages().iter().enumerate() {
             text.push_str(&uid_line(index as u64 + 1, message));
         }
@@ -242,19 +220,12 @@ impl Folder {
 
     /// Appends one line to the uidlist, in place.
     pub fn append_uid(&self, uid: u64, message: &Path) {
-        append(
-            &self.control("dovecot-uidlist"),
-            uid_line(uid, message).as_bytes(),
-        );
+        append(&self.control("dovecot-uidlist"), uid_line(uid, message).as_bytes());
     }
 
     /// Writes the keywords, as Dovecot does: a new file renamed into place.
     pub fn write_keywords(&self, keywords: &[&str]) {
-        let text: String = keywords
-            .iter()
-            .enumerate()
-            .map(|(index, keyword)| format!("{index} {keyword}\n"))
-            .collect();
+        let text: String = keywords.iter().enumerate().map(|(index, keyword)| format!("{index} {keyword}\n")).collect();
         replace(&self.control("dovecot-keywords"), text.as_bytes());
     }
 }
@@ -275,9 +246,7 @@ fn guid(path: &Path) -> u64 {
     path.as_os_str()
         .as_bytes()
         .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Every folder beneath `root`, itself included, in the order of their paths.
@@ -294,21 +263,12 @@ pub fn folders_beneath(root: &Path) -> Vec<Folder> {
 
 /// How many messages the folders beneath `root` hold.
 pub fn messages_beneath(root: &Path) -> usize {
-    folders_beneath(root)
-        .iter()
-        .map(|folder| folder.messages().len())
-        .sum()
+    folders_beneath(root).iter().map(|folder| folder.messages().len()).sum()
 }
 
 /// A mailbox as Dovecot leaves it (Maildir++): an INBOX, some folders, an empty one, control files, a sieve script.
 pub fn make_mailbox(root: &Path, seed: u64) {
-    let folders = [
-        ("", 12),
-        (".Sent", 5),
-        (".Archive", 10),
-        (".Archive.2024", 4),
-        (".Empty", 0),
-    ];
+    let folders = [("", 12), (".Sent", 5), (".Archive", 10), (".Archive.2024", 4), (".Empty", 0)];
     for (index, (name, count)) in folders.into_iter().enumerate() {
         let folder = Folder::create(&root.join(name));
         fill(&folder, seed * 1000 + index as u64 * 100, count);
@@ -317,11 +277,7 @@ pub fn make_mailbox(root: &Path, seed: u64) {
     fs::write(root.join("dovecot-uidvalidity"), "6553f100").expect("dovecot-uidvalidity");
     fs::write(root.join("dovecot-uidvalidity.6553f100"), "").expect("dovecot-uidvalidity.*");
     fs::create_dir(root.join("sieve")).expect("sieve/");
-    fs::write(
-        root.join("sieve/main.sieve"),
-        "require \"fileinto\";\nkeep;\n",
-    )
-    .expect("sieve");
+    fs::write(root.join("sieve/main.sieve"), "require \"fileinto\";\nkeep;\n").expect("sieve");
     std::os::unix::fs::symlink("sieve/main.sieve", root.join(".dovecot.sieve")).expect("link");
     settle_times(root);
 }
@@ -338,11 +294,7 @@ fn fill(folder: &Folder, first: u64, count: u64) {
     }
     folder.rewrite_uidlist();
     folder.write_keywords(&["$Important", "work"]);
-    if folder
-        .0
-        .file_name()
-        .is_some_and(|name| name.as_bytes().starts_with(b"."))
-    {
+    if folder.0.file_name().is_some_and(|name| name.as_bytes().starts_with(b".")) {
         fs::write(folder.control("maildirfolder"), "").expect("maildirfolder");
     }
 }
@@ -351,10 +303,7 @@ fn fill(folder: &Folder, first: u64, count: u64) {
 /// so that a time which was not carried over cannot be equal by chance.
 pub fn settle_times(root: &Path) {
     let mut seconds = 1_600_000_000;
-    for entry in walkdir::WalkDir::new(root)
-        .contents_first(true)
-        .sort_by_file_name()
-    {
+    for entry in walkdir::WalkDir::new(root).contents_first(true).sort_by_file_name() {
         let entry = entry.expect("the tree is readable");
         seconds += 61;
         if entry.file_type().is_dir() || entry.file_type().is_file() {
@@ -375,10 +324,7 @@ pub fn make_vmail(root: &Path, users: u64) {
 
 /// A mailbox in Dovecot's `fs` layout: folders are nested directories.
 pub fn make_fs_layout(root: &Path, seed: u64) {
-    for (index, name) in ["", "Work", "Work/Offers", "Work/Offers/2024", "Lists"]
-        .into_iter()
-        .enumerate()
-    {
+    for (index, name) in ["", "Work", "Work/Offers", "Work/Offers/2024", "Lists"].into_iter().enumerate() {
         let folder = Folder::create(&root.join(name));
         fill(&folder, seed * 1000 + index as u64 * 100, 6);
     }

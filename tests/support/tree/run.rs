@@ -60,10 +60,7 @@ pub struct Pair {
 impl Pair {
     /// Mail, mirrored into a directory of the same machine.
     pub fn new() -> Self {
-        let guard = tempfile::Builder::new()
-            .prefix("mailtwin-")
-            .tempdir()
-            .expect("a temporary directory");
+        let guard = tempfile::Builder::new().prefix("mailtwin-").tempdir().expect("a temporary directory");
         let home = guard.path().canonicalize().expect("its path");
         fs::create_dir(home.join("source")).expect("the source");
         Self {
@@ -79,10 +76,7 @@ impl Pair {
 
     /// Plain files, mirrored into a directory of the same machine.
     pub fn of_files() -> Self {
-        Self {
-            mail: false,
-            ..Self::new()
-        }
+        Self { mail: false, ..Self::new() }
     }
 
     /// Mail, mirrored through a far end that is a process of its own.
@@ -127,16 +121,10 @@ impl Pair {
         let mut command = Command::new(binary);
         command.arg("sync").args(options);
         if let Some(rsh) = &self.rsh {
-            command
-                .args(["--rsh", rsh])
-                .arg("--remote-path")
-                .arg(binary);
+            command.args(["--rsh", rsh]).arg("--remote-path").arg(binary);
         }
         command.arg(&self.source).arg(self.destination());
-        command
-            .env("MAILTWIN_STATE", &self.state)
-            .env_remove("MAILTWIN_FAULT")
-            .env_remove("MAILTWIN_FAULT_COUNT");
+        command.env("MAILTWIN_STATE", &self.state).env_remove("MAILTWIN_FAULT").env_remove("MAILTWIN_FAULT_COUNT");
         command
     }
 
@@ -213,12 +201,7 @@ impl Started {
         let (sender, streams) = channel();
         collect(child.stdout.take(), Stream::Out, sender.clone());
         collect(child.stderr.take(), Stream::Err, sender);
-        Self {
-            child,
-            line,
-            began: Instant::now(),
-            streams,
-        }
+        Self { child, line, began: Instant::now(), streams }
     }
 
     /// The process's number.
@@ -264,11 +247,7 @@ impl Drop for Started {
     }
 }
 
-fn collect(
-    from: Option<impl Read + Send + 'static>,
-    stream: Stream,
-    to: Sender<(Stream, Vec<u8>)>,
-) {
+fn collect(from: Option<impl Read + Send + 'static>, stream: Stream, to: Sender<(Stream, Vec<u8>)>) {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut from) = from {
@@ -351,11 +330,7 @@ impl Run {
     /// Asserts a refusal: one of the codes, in few clear words that name the thing.
     pub fn refused(self, codes: &[i32], naming: &str) -> Self {
         let code = self.code().unwrap_or(-1);
-        assert!(
-            codes.contains(&code),
-            "expected exit code {codes:?}: {}",
-            self.story()
-        );
+        assert!(codes.contains(&code), "expected exit code {codes:?}: {}", self.story());
         self.spoke_clearly(naming);
         self
     }
@@ -363,30 +338,12 @@ impl Run {
     /// Asserts words for a person on standard error: the thing named, no trace, no dump.
     pub fn spoke_clearly(&self, naming: &str) {
         let said = String::from_utf8_lossy(&self.stderr);
-        assert!(
-            said.contains(naming),
-            "does not name {naming:?}: {}",
-            self.story()
-        );
-        for internal in [
-            "panicked at",
-            "RUST_BACKTRACE",
-            "unwrap()",
-            "Os {",
-            "Custom {",
-        ] {
-            assert!(
-                !said.contains(internal),
-                "{internal:?} is not for a person: {}",
-                self.story()
-            );
+        assert!(said.contains(naming), "does not name {naming:?}: {}", self.story());
+        for internal in ["panicked at", "RUST_BACKTRACE", "unwrap()", "Os {", "Custom {"] {
+            assert!(!said.contains(internal), "{internal:?} is not for a person: {}", self.story());
         }
         let lines = said.lines().filter(|line| !line.trim().is_empty()).count();
-        assert!(
-            (1..=MOST_LINES).contains(&lines),
-            "{lines} lines: {}",
-            self.story()
-        );
+        assert!((1..=MOST_LINES).contains(&lines), "{lines} lines: {}", self.story());
     }
 }
 
@@ -406,18 +363,12 @@ pub struct Report(pub Value);
 impl Report {
     /// A number of the report.
     pub fn count(&self, name: &str) -> u64 {
-        self.0
-            .get(name)
-            .and_then(Value::as_u64)
-            .unwrap_or_else(|| panic!("no number {name:?} in {}", self.0))
+        self.0.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {name:?} in {}", self.0))
     }
 
     /// Whether both catalogues' root digests are equal.
     pub fn in_sync(&self) -> bool {
-        self.0
-            .get("in_sync")
-            .and_then(Value::as_bool)
-            .unwrap_or_else(|| panic!("no in_sync in {}", self.0))
+        self.0.get("in_sync").and_then(Value::as_bool).unwrap_or_else(|| panic!("no in_sync in {}", self.0))
     }
 
     /// Subject and reason of each problem.
@@ -449,10 +400,7 @@ impl Report {
     /// Asserts the given counters, and that every other change is 0.
     pub fn changed_only(&self, expected: &[(&str, u64)]) {
         for name in CHANGES {
-            let count = expected
-                .iter()
-                .find(|(which, _)| *which == name)
-                .map_or(0, |(_, count)| *count);
+            let count = expected.iter().find(|(which, _)| *which == name).map_or(0, |(_, count)| *count);
             assert_eq!(self.count(name), count, "{name} in {}", self.0);
         }
     }
@@ -470,8 +418,6 @@ fn text_of(problem: &Value, name: &str) -> String {
 pub fn in_a_namespace(line: &str, environment: &[(&str, &OsStr)]) -> Run {
     let mut command = Command::new("unshare");
     command.arg(if am_root() { "-m" } else { "-rm" });
-    command
-        .args(["sh", "-c", line])
-        .envs(environment.iter().copied());
+    command.args(["sh", "-c", line]).envs(environment.iter().copied());
     finish(&mut command)
 }

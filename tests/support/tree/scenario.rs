@@ -19,12 +19,7 @@ pub fn make_scenario(root: &Path) {
     let archive = Folder::create(&root.join(".Archive"));
     let sent = Folder::create(&root.join(".Sent"));
     let project = Folder::create(&project(root, 0));
-    for (folder, first, count) in [
-        (&inbox, 0, 6),
-        (&archive, 100, 6),
-        (&sent, 200, 3),
-        (&project, 300, 3),
-    ] {
+    for (folder, first, count) in [(&inbox, 0, 6), (&archive, 100, 6), (&sent, 200, 3), (&project, 300, 3)] {
         for number in first..first + count {
             folder.file(number, "S", &letter(number, 200 + number as usize * 11));
         }
@@ -51,28 +46,20 @@ pub fn change_scenario(root: &Path, round: u64) {
 
     expunge_oldest(&archive, 2);
     expunge_oldest(&sent, 1);
-    let (read, fresh): (Vec<PathBuf>, Vec<PathBuf>) = inbox
-        .messages()
-        .into_iter()
-        .partition(|path| path.starts_with(inbox.cur()));
+    let (read, fresh): (Vec<PathBuf>, Vec<PathBuf>) =
+        inbox.messages().into_iter().partition(|path| path.starts_with(inbox.cur()));
     archive.move_in(&read[0]);
     let moved = archive.move_in(&read[1]);
     archive.set_flags(&moved, flags);
     inbox.set_flags(&read[2], flags);
     inbox.set_flags(&read[3], "FRS");
-    let seen: Vec<PathBuf> = fresh
-        .iter()
-        .map(|message| inbox.take_in(message, flags))
-        .collect();
+    let seen: Vec<PathBuf> = fresh.iter().map(|message| inbox.take_in(message, flags)).collect();
     sent.link_in(&seen[0]);
     rename(&project(root, round), &project(root, round + 1));
     deliver_two(&inbox, round + 1);
     archive.rewrite_uidlist();
     archive.write_keywords(&["a", "b", flags]);
-    replace(
-        &root.join("subscriptions"),
-        format!("Archive\nSent\nround {round}\n").as_bytes(),
-    );
+    replace(&root.join("subscriptions"), format!("Archive\nSent\nround {round}\n").as_bytes());
 }
 
 fn expunge_oldest(folder: &Folder, count: usize) {

@@ -1,0 +1,241 @@
+//! Bytes that are kept: the seeds of the fuzz targets, and a file of every format that was ever released.
+//!
+//! With `MAILTWIN_BLESS=1` the seeds are made anew out of `fixtures/`; what the fuzzer found beside them stays.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+use mailtwin::catalogue::directory::{Row, key, pack};
+use mailtwin::catalogue::store::Head;
+use mailtwin::delta::{self, Differ, Signature, SignatureBuilder};
+use mailtwin::id::Digest;
+use mailtwin::maildir::entry::{Entry, File, Kind, Known, Local, Look, Meta, Time, Xattr};
+use mailtwin::path::{Name, TreePath};
+use mailtwin::wire::frame::Frame;
+use mailtwin::wire::message::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn names_in(directory: &Path) -> BTreeSet<String> {
+    let listing = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    listing.map(|entry| entry.expect("an entry").file_name().into_string().expect("an ASCII name")).collect()
+}
+
+// ---- seeds ----
+
+#[test]
+fn every_seed_passes_the_check_of_its_target() {
+    for (target, check) in checks::ALL {
+        let directory = corpus().join(target);
+        let seeds = names_in(&directory);
+        assert!(!seeds.is_empty(), "no seeds in {}", directory.display());
+        for seed in seeds {
+            // A panic has only the seed's bytes; its name is what a person needs.
+            let bytes = read(&directory.join(&seed));
+            let passed = std::panic::catch_unwind(|| check(&bytes)).is_ok();
+            assert!(passed, "the seed {target}/{seed} fails");
+        }
+    }
+}
+
+#[test]
+fn every_target_has_a_check_seeds_and_an_entry_in_the_manifest() {
+    let named: BTreeSet<String> = checks::ALL.iter().map(|(target, _)| (*target).to_owned()).collect();
+    let targets = names_in(&project("fuzz/targets")).iter().map(|name| name.trim_end_matches(".rs").to_owned()).collect();
+    assert_eq!(named, targets);
+    assert_eq!(named, names_in(&corpus()));
+    let manifest = String::from_utf8(read(&project("fuzz/Cargo.toml"))).expect("text");
+    for target in &named {
+        assert!(manifest.contains(&format!("path = \"targets/{target}.rs\"")), "{target} is not in fuzz/Cargo.toml");
+    }
+}
+
+fn corpus() -> PathBuf {
+    static BLESSED: Once = Once::new();
+    if std::env::var_os("MAILTWIN_BLESS").is_some() {
+        BLESSED.call_once(bless);
+    }
+    project("fuzz/corpus")
+}
+
+/// Writes the seeds that are made of fixtures; their names begin with `made-`.
+fn bless() {
+    for (target, name, bytes) in seeds() {
+        let directory = project("fuzz/corpus").join(target);
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::write(directory.join(format!("made-{name}")), bytes).expect("writes");
+    }
+}
+
+type Seed = (&'static str, String, Vec<u8>);
+
+fn seeds() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let mut add = |target, name: &str, bytes: Vec<u8>| seeds.push((target, name.to_owned(), bytes));
+    for file in ["session-1.master", "session-1.slave", "segment-1.day"] {
+        for (name, frame) in one_of_each_kind(file) {
+            let (header, payload) = frame.parts();
+            let raw = frame.payload().expect("a good frame").into_owned();
+            add("frame", &name, [&header[..], payload].concat());
+            add("message", &name, [&[frame.kind][..], &raw].concat());
+            if frame.kind == mailtwin::wire::message::BLOCK {
+                add("block", &name, raw);
+            }
+        }
+    }
+    add("segment", "day", records("segment-1.day", 0));
+    add("segment", "day-cut", records("segment-1.day", 30));
+    for (name, bytes) in catalogue_seeds() {
+        add("catalogue", name, bytes);
+    }
+    for (name, bytes) in delta_seeds() {
+        add("delta", name, bytes);
+    }
+    let patterns = "dovecot.index*\n!dovecot.index.log\n/top/**/[a-z]?.tmp\n\\#odd\nname/\0u/.A/dovecot.index.log";
+    add("filter", "patterns", patterns.into());
+    add("filter", "unclosed", "[a-\0x".into());
+    for name in ["1778768000.M442564P4235.mx1,S=2707,W=2761:2,FSa", "u/.Entw&APw-rfe/cur/1.x:2,", "../x", ".mailtwin/log"] {
+        add("name", &name.replace(['/', ':'], "_"), name.into());
+    }
+    let inbox = project("fixtures/vmail/example.org/anna/Maildir");
+    add("uidlist", "inbox", read(&inbox.join("dovecot-uidlist")));
+    add("uidlist", "keywords", read(&inbox.join("dovecot-keywords")));
+    seeds
+}
+
+/// The first frame of each kind in a file, by the file's name and the kind.
+fn one_of_each_kind(file: &str) -> BTreeMap<String, Frame> {
+    let mut found = BTreeMap::new();
+    for frame in frames(file) {
+        found.entry(format!("{file}.{}", frame.kind)).or_insert(frame);
+    }
+    found
+}
+
+/// A log as the check of the target `segment` takes it apart.
+fn records(file: &str, cut: u8) -> Vec<u8> {
+    let mut bytes = vec![cut];
+    for frame in frames(file) {
+        let (header, payload) = frame.parts();
+        bytes.extend_from_slice(&[frame.kind, header[5]]);
+        bytes.extend_from_slice(&u16::try_from(payload.len()).expect("a short frame").to_le_bytes());
+        bytes.extend_from_slice(payload);
+    }
+    bytes
+}
+
+fn catalogue_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let time = Time { seconds: 1_778_768_000, nanos: 5 };
+    let xattr = Xattr { name: b"user.note".to_vec(), value: b"value".to_vec() };
+    let meta = Meta { mode: 0o600, uid: 5000, gid: 5000, mtime: Some(time), xattrs: vec![xattr] };
+    let file = File { size: 2707, digest: Digest::of(b"a"), group: 7 };
+    let known = |name: &str, kind| Known {
+        entry: Entry { name: Name::new(name.as_bytes()).expect("a name"), meta: meta.clone(), kind },
+        local: Local { ino: 42, ctime: time, racy: true },
+    };
+    let entries = vec![
+        known("cur", Kind::Directory),
+        known("dovecot-uidlist", Kind::File(file)),
+        known("x.sieve", Kind::Symlink(b"sieve/x.sieve".to_vec())),
+    ];
+    let look = Some(Look { ino: 41, mtime: time, ctime: time, racy: false });
+    let row = Row { id: 3, meta: meta.clone(), look, digest: Digest::of(b"row"), count: 3, entries: entries.clone() };
+    let mut head = Head::default();
+    (head.minimum_reader, head.messages, head.filters) = (1, 9, vec!["*.bak".to_owned()]);
+    let path = TreePath::new(b"example.org/anna/Maildir/.Later/cur").expect("a path");
+    let packed = |which: u8, bytes: Vec<u8>| [&[which][..], &bytes].concat();
+    vec![
+        ("row", packed(b'r', pack(&row).expect("packs"))),
+        ("page", packed(b'p', pack(&entries).expect("packs"))),
+        ("head", packed(b'h', pack(&head).expect("packs"))),
+        ("sum", packed(b's', vec![7; mailtwin::catalogue::digest::LENGTH])),
+        ("key", packed(b'k', key(&path))),
+    ]
+}
+
+fn delta_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let old = read(&project("fixtures/vmail/example.org/anna/Maildir/dovecot-uidlist"));
+    let new = [&old[..], b"12 :1778930000.M1P1.mx1\n"].concat();
+    let mut signer = SignatureBuilder::new(64);
+    signer.update(&old);
+    let signature = signer.finish();
+    let parsed = Signature::parse(signature.clone()).expect("our own signature");
+    let index = parsed.index();
+    let (mut differ, mut made) = (Differ::new(&index), Vec::new());
+    differ.window(&new, &mut made).expect("compares");
+    differ.finish(&mut made);
+    let versions = [&(old.len() as u16).to_le_bytes()[..], &old, &new].concat();
+    vec![
+        ("signature", signature),
+        ("delta", made),
+        ("append", delta::append(10, b"12 :1778930000.M1P1.mx1\n")),
+        ("versions", versions),
+    ]
+}
+
+// ---- formats ----
+
+/// A file in `fixtures/formats`: its name, what it is, and what must be read from it.
+fn list() -> Vec<[String; 3]> {
+    let text = String::from_utf8(read(&project("fixtures/formats/LIST"))).expect("text");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut columns = line.splitn(3, '\t').map(str::to_owned);
+            let mut column = || columns.next().unwrap_or_else(|| panic!("LIST: three columns are wanted: {line}"));
+            [column(), column(), column()]
+        })
+        .collect()
+}
+
+fn frames(file: &str) -> Vec<Frame> {
+    let bytes = read(&project("fixtures/formats").join(file));
+    let mut input = &bytes[..];
+    let mut frames = Vec::new();
+    while !input.is_empty() {
+        frames.push(Frame::read(&mut input).unwrap_or_else(|error| panic!("{file}: {error}")));
+    }
+    frames
+}
+
+#[test]
+fn the_list_of_formats_names_every_file_and_no_other() {
+    let mut listed: BTreeSet<String> = list().into_iter().map(|[file, _, _]| file).collect();
+    listed.extend(["LIST".to_owned(), "make".to_owned()]);
+    assert_eq!(listed, names_in(&project("fixtures/formats")));
+}
+
+#[test]
+fn every_format_that_was_released_can_still_be_read() {
+    for [file, format, wanted] in list() {
+        let found = match format.as_str() {
+            "segment" => {
+                let batches = checks::replay(&read(&project("fixtures/formats").join(&file)));
+                batches.iter().map(usize::to_string).collect::<Vec<_>>().join(" ")
+            }
+            "session" => {
+                let messages = frames(&file);
+                messages.iter().map(|frame| message_name(&file, frame)).collect::<Vec<_>>().join(" ")
+            }
+            other => panic!("LIST: the format \"{other}\" of {file} is not known"),
+        };
+        assert_eq!(found, wanted, "{file}");
+    }
+}
+
+/// The first word of how a message shows itself.
+fn message_name(file: &str, frame: &Frame) -> String {
+    let message = Message::parse(frame).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let shown = format!("{message:?}");
+    shown.split(|character: char| !character.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
