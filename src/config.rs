@@ -68,6 +68,8 @@ pub struct Plan {
     pub place: Place,
     /// The command that reaches it, where it is on another host.
     pub command: Vec<String>,
+    /// mailtwin on that host.
+    pub remote_path: String,
     /// How long the other end may say nothing.
     pub timeout: Option<Duration>,
     /// Bytes a second that may be sent.
@@ -99,10 +101,13 @@ pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
     let state = state_directory()?;
     if full_path(&state).starts_with(&source) {
         let state = crate::path::escape(state.as_os_str().as_bytes());
-        return Err(wrong(format!("the master's state {state} lies inside the source: set MAILTWIN_STATE to another directory")));
+        return Err(wrong(format!(
+            "the master's state {state} lies inside the source: set MAILTWIN_STATE to another directory"
+        )));
     }
     let level = typed.level.unwrap_or(if is_here { 0 } else { DEFAULT_LEVEL });
-    let command = command(&place, typed.rsh.as_deref(), typed.remote_path.as_deref())?;
+    let remote_path = typed.remote_path.unwrap_or_else(|| "mailtwin".to_owned());
+    let command = command(&place, typed.rsh.as_deref(), &remote_path)?;
     let request = Request {
         source,
         destination,
@@ -119,7 +124,7 @@ pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
         level,
     };
     let timeout = (typed.timeout > 0).then(|| Duration::from_secs(typed.timeout));
-    Ok(Plan { request, place, command, timeout, rate })
+    Ok(Plan { request, place, command, remote_path, timeout, rate })
 }
 
 fn source(typed: &OsStr) -> Result<PathBuf, UsageError> {
@@ -187,22 +192,23 @@ fn full_path(path: &Path) -> PathBuf {
     }
 }
 
-fn command(place: &Place, rsh: Option<&str>, remote_path: Option<&str>) -> Result<Vec<String>, UsageError> {
+fn command(place: &Place, rsh: Option<&str>, remote_path: &str) -> Result<Vec<String>, UsageError> {
     let Place::There { host, .. } = place else { return Ok(Vec::new()) };
-    let mut command: Vec<String> =
-        rsh.unwrap_or("ssh").split_ascii_whitespace().map(str::to_owned).collect();
+    let mut command: Vec<String> = rsh.unwrap_or("ssh").split_ascii_whitespace().map(str::to_owned).collect();
     if command.is_empty() {
         return Err(wrong("--rsh is empty: name the program that reaches the other host".to_owned()));
     }
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    command.extend([host, remote_path.unwrap_or("mailtwin"), "serve", "--stdio"].map(str::to_owned));
+    command.extend([host, remote_path, "serve", "--stdio"].map(str::to_owned));
     Ok(command)
 }
 
 /// `USER:GROUP`, either part by name or number, either part missing.
 fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), UsageError> {
     let (user, group) = typed.split_once(':').unwrap_or((typed, ""));
-    let unknown = |what: &str, name: &str| wrong(format!("--chown: there is no {what} \"{name}\" on this host; a number works too"));
+    let unknown = |what: &str, name: &str| {
+        wrong(format!("--chown: there is no {what} \"{name}\" on this host; a number works too"))
+    };
     let uid = match (user, user.parse()) {
         ("", _) => None,
         (_, Ok(uid)) => Some(uid),
@@ -243,9 +249,10 @@ fn state_directory() -> Result<PathBuf, UsageError> {
         return Ok("/var/lib/mailtwin".into());
     }
     let home = || variable("HOME").map(|home| home.join(".local/state"));
-    variable("XDG_STATE_HOME").or_else(home).map(|base| base.join("mailtwin")).ok_or_else(|| {
-        wrong("there is no place for the master's state: set MAILTWIN_STATE or HOME".to_owned())
-    })
+    variable("XDG_STATE_HOME")
+        .or_else(home)
+        .map(|base| base.join("mailtwin"))
+        .ok_or_else(|| wrong("there is no place for the master's state: set MAILTWIN_STATE or HOME".to_owned()))
 }
 
 #[cfg(test)]
@@ -288,7 +295,7 @@ mod tests {
     #[test]
     fn the_far_end_is_called_as_rsync_calls_it() {
         let place = at("vmail@mx2:/srv");
-        let command = command(&place, Some("ssh -p 2222"), None).expect("a command");
+        let command = command(&place, Some("ssh -p 2222"), "mailtwin").expect("a command");
         assert_eq!(command, ["ssh", "-p", "2222", "vmail@mx2", "mailtwin", "serve", "--stdio"]);
     }
 

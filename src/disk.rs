@@ -15,13 +15,15 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+mod attributes;
 mod fault;
+pub use attributes::read_xattrs;
+use attributes::{set_fresh_owner, set_owner, set_xattrs};
 pub use fault::{Step, report_steps, step};
 
 /// Open directories that a root keeps at hand.
@@ -338,8 +340,7 @@ impl Root {
     /// Whether the root is on a file system of this machine, where one listing call sees one instant.
     pub fn is_local(&self) -> bool {
         // ext2-4, xfs, btrfs, tmpfs, f2fs, bcachefs, overlayfs (statfs(2), linux/magic.h).
-        const LOCAL: [i64; 7] =
-            [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x794c_7630];
+        const LOCAL: [i64; 7] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x794c_7630];
         sys::fstatfs(&*self.fd).is_ok_and(|fs| LOCAL.contains(&fs.f_type))
     }
 
@@ -737,11 +738,7 @@ impl Writer {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let (file, path) = (&mut self.file, &self.path);
         let mut faulty = Faulty(file);
-        faulty.write_all(bytes).map_err(|source| DiskError {
-            operation: "cannot write",
-            path: path.clone(),
-            source,
-        })
+        faulty.write_all(bytes).map_err(|source| DiskError { operation: "cannot write", path: path.clone(), source })
     }
 
     /// Makes the content durable.
@@ -914,93 +911,6 @@ fn list(fd: BorrowedFd<'_>, expected: usize) -> io::Result<Listing> {
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     // The last call is the one that says there is no more.
     Ok(Listing { entries, at_once: calls <= 2 })
-}
-
-/// The namespaces that travel: all for root but what the kernel computes; the user's own and ACLs otherwise.
-fn travels(name: &[u8]) -> bool {
-    let acl = name == b"system.posix_acl_access" || name == b"system.posix_acl_default";
-    let privileged = name.starts_with(b"security.") || name.starts_with(b"trusted.");
-    acl || name.starts_with(b"user.") || privileged && rustix::process::geteuid().is_root()
-}
-
-/// Extended attributes of an open file, sorted by name. A file system without any has none.
-///
-/// # Errors
-/// Where they cannot be read.
-pub fn read_xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
-    let mut names = [MaybeUninit::uninit(); 1024];
-    let listed: Vec<u8> = match sys::flistxattr(fd, &mut names) {
-        Ok((names, _)) if names.is_empty() => return Ok(Vec::new()),
-        Ok((names, _)) => names.to_vec(),
-        Err(Errno::OPNOTSUPP | Errno::BADF) => return Ok(Vec::new()),
-        Err(Errno::RANGE) => all_xattr_names(fd)?,
-        Err(errno) => return Err(errno.into()),
-    };
-    let mut xattrs = Vec::new();
-    for name in listed.split(|&byte| byte == 0).filter(|name| travels(name)) {
-        let mut value = Vec::with_capacity(65_536);
-        match sys::fgetxattr(fd, name, rustix::buffer::spare_capacity(&mut value)) {
-            Ok(_) => xattrs.push(Xattr { name: name.to_vec(), value: value.as_slice().to_vec() }),
-            Err(Errno::NODATA) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    xattrs.sort();
-    Ok(xattrs)
-}
-
-fn all_xattr_names(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
-    let mut names = Vec::with_capacity(65_536);
-    sys::flistxattr(fd, rustix::buffer::spare_capacity(&mut names))?;
-    Ok(names)
-}
-
-fn set_xattrs(fd: BorrowedFd<'_>, wanted: &[Xattr]) -> io::Result<()> {
-    let present = read_xattrs(fd)?;
-    for xattr in present.iter().filter(|old| !wanted.iter().any(|new| new.name == old.name)) {
-        sys::fremovexattr(fd, xattr.name.as_slice())?;
-    }
-    for xattr in wanted.iter().filter(|new| !present.contains(new)) {
-        match sys::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, sys::XattrFlags::empty()) {
-            Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {}
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-fn ids(meta: &Meta) -> (Option<sys::Uid>, Option<sys::Gid>) {
-    (Some(sys::Uid::from_raw(meta.uid)), Some(sys::Gid::from_raw(meta.gid)))
-}
-
-fn set_owner(fd: BorrowedFd<'_>, now: &Stat, meta: &Meta) -> io::Result<bool> {
-    if (now.uid, now.gid) == (meta.uid, meta.gid) {
-        return Ok(true);
-    }
-    let (uid, gid) = ids(meta);
-    match sys::fchown(fd, uid, gid) {
-        Err(Errno::PERM) => {
-            // The group may still be one of ours, as rsync tries too.
-            let _ = sys::fchown(fd, None, gid);
-            Ok(false)
-        }
-        other => Ok(other.map(|()| true)?),
-    }
-}
-
-fn set_fresh_owner(directory: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> io::Result<bool> {
-    let (own, group) = (rustix::process::geteuid(), rustix::process::getegid());
-    if (own.as_raw(), group.as_raw()) == (meta.uid, meta.gid) {
-        return Ok(true);
-    }
-    let (uid, gid) = ids(meta);
-    match sys::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::PERM) => {
-            let _ = sys::chownat(directory, name, None, gid, AtFlags::SYMLINK_NOFOLLOW);
-            Ok(false)
-        }
-        other => Ok(other.map(|()| true)?),
-    }
 }
 
 fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {

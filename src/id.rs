@@ -51,9 +51,7 @@ pub struct Epoch {
 }
 
 /// Where a batch stands in a set's history: epoch counter, then sequence number.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default)]
 pub struct Position {
     /// Counter of the epoch in which the batch was made.
     pub epoch: u64,
@@ -64,10 +62,7 @@ pub struct Position {
 impl Position {
     /// The position of the batch after this one, in `epoch`.
     pub fn next(self, epoch: u64) -> Self {
-        Self {
-            epoch,
-            sequence: self.sequence + 1,
-        }
+        Self { epoch, sequence: self.sequence + 1 }
     }
 }
 

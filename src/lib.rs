@@ -1,4 +1,67 @@
 //! mailtwin keeps a second mail server ready.
+//!
+//! Thousands of organisations run their own Postfix and Dovecot with Maildir, on a master and a slave. This
+//! crate follows the Maildir trees of the master as they change, ships every change to the slave, and keeps
+//! there a mirror that a mail server can be started on.
+//!
+//! # The flow
+//!
+//! ```text
+//!  master                                              slave
+//!  ------                                              -----
+//!  catalogue::scan   what differs from the record
+//!       |
+//!  sync::plan        in which order it must be done
+//!       |
+//!  sync::guard       does it look like an accident?
+//!       |
+//!  sync::read        read, hash, pack (threads)
+//!       |
+//!  sync::sender ==== wire::message over transport ====> sync::receiver
+//!       |                                                    |
+//!       |                                               sync::staging   contents, checked, beside the mirror
+//!       |                                                    |
+//!       |                                               log::segment    durable
+//!       |  <==================== acknowledged ===============|
+//!       |                                                    |
+//!  catalogue::edit   the same changes on both ends      catalogue::edit, sync::apply   record and mirror
+//! ```
+//!
+//! [`sync::cycle`] drives the left side; the slave uses it too, to hold its mirror against its own catalogue
+//! before each session. When both ends' root digests are equal they are in sync.
+//!
+//! # Layers
+//!
+//! A module imports only from a lower layer or its own folder; `tests/tidy.rs` proves it.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
+//! | 6 | [`config`]: what was typed into what it means |
+//! | 4 | [`sync`]: one cycle, in the order in which it happens |
+//! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
+//! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
+//! | 1 | [`maildir`]: what a mailbox means; [`delta`]: rolling hashes; [`wire`]: the protocol |
+//! | 0 | [`id`], [`path`], [`monitor`] |
+//!
+//! # Invariants, and where they are kept
+//!
+//! * What is acknowledged is durable: `sync::receiver` syncs log and contents, then acknowledges, then applies.
+//! * After recovery every folder is at a batch boundary: a batch holds the whole of a folder's change, and
+//!   `sync::apply` does it under the folder's lock; what a crash interrupts is done again from the log.
+//! * No message is lost because a scan missed it: `sync::cycle` removes only what was in no folder of the
+//!   mailbox at one instant.
+//! * Bytes are believed when their BLAKE3 matches: `sync::staging`.
+//! * No name leads outside the set: [`path::TreePath`] by construction, [`disk::Root`] by `openat2`.
+//! * Work is proportional to what changed: an unchanged folder costs a `statx` for each directory and control
+//!   file, and reads no message's entry.
+//! * Catalogues can be lost: they are rebuilt by comparing, and no content is sent for that.
+//!
+//! # Deliberately absent
+//!
+//! No global state but the fault hook; no printing outside `cli`; no clock or path looked up where a value can
+//! be handed down; no writing to the source, not even access times.
+
 pub mod catalogue;
 pub mod cli;
 pub mod config;

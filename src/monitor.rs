@@ -106,6 +106,7 @@ pub struct Counters {
     pub directories_removed: u64,
     pub directories_read: u64,
     pub special_files_left_out: u64,
+    pub removals_waiting: u64,
     pub bytes_content: u64,
 }
 
@@ -128,6 +129,7 @@ impl Counters {
             directories_removed,
             directories_read,
             special_files_left_out,
+            removals_waiting,
             bytes_content,
         } = other;
         self.messages_added += messages_added;
@@ -145,6 +147,7 @@ impl Counters {
         self.directories_removed += directories_removed;
         self.directories_read += directories_read;
         self.special_files_left_out += special_files_left_out;
+        self.removals_waiting += removals_waiting;
         self.bytes_content += bytes_content;
     }
 }

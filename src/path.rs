@@ -146,16 +146,13 @@ impl TreePath {
 
     /// The components from the root down.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.0
-            .split(|&byte| byte == b'/')
-            .filter(|component| !component.is_empty())
+        self.0.split(|&byte| byte == b'/').filter(|component| !component.is_empty())
     }
 
     /// Whether this path is `directory` or lies below it.
     pub fn is_within(&self, directory: &TreePath) -> bool {
         directory.is_root()
-            || self.0.starts_with(&directory.0)
-                && matches!(self.0.get(directory.0.len()), None | Some(b'/'))
+            || self.0.starts_with(&directory.0) && matches!(self.0.get(directory.0.len()), None | Some(b'/'))
     }
 
     /// This path with the leading directory `from` replaced by `to`.
@@ -184,7 +181,8 @@ pub fn escape(bytes: &[u8]) -> String {
 
 fn push_escaped(shown: &mut String, character: char) {
     // Besides the controls (C0, DEL, C1): what reorders or hides text on a terminal.
-    let hides = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let hides =
+        matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     if character == '\\' {
         shown.push_str("\\\\");
     } else if character.is_control() || hides {

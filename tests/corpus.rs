@@ -51,7 +51,8 @@ fn every_seed_passes_the_check_of_its_target() {
 #[test]
 fn every_target_has_a_check_seeds_and_an_entry_in_the_manifest() {
     let named: BTreeSet<String> = checks::ALL.iter().map(|(target, _)| (*target).to_owned()).collect();
-    let targets = names_in(&project("fuzz/targets")).iter().map(|name| name.trim_end_matches(".rs").to_owned()).collect();
+    let targets =
+        names_in(&project("fuzz/targets")).iter().map(|name| name.trim_end_matches(".rs").to_owned()).collect();
     assert_eq!(named, targets);
     assert_eq!(named, names_in(&corpus()));
     let manifest = String::from_utf8(read(&project("fuzz/Cargo.toml"))).expect("text");
@@ -104,7 +105,9 @@ fn seeds() -> Vec<Seed> {
     let patterns = "dovecot.index*\n!dovecot.index.log\n/top/**/[a-z]?.tmp\n\\#odd\nname/\0u/.A/dovecot.index.log";
     add("filter", "patterns", patterns.into());
     add("filter", "unclosed", "[a-\0x".into());
-    for name in ["1778768000.M442564P4235.mx1,S=2707,W=2761:2,FSa", "u/.Entw&APw-rfe/cur/1.x:2,", "../x", ".mailtwin/log"] {
+    for name in
+        ["1778768000.M442564P4235.mx1,S=2707,W=2761:2,FSa", "u/.Entw&APw-rfe/cur/1.x:2,", "../x", ".mailtwin/log"]
+    {
         add("name", &name.replace(['/', ':'], "_"), name.into());
     }
     let inbox = project("fixtures/vmail/example.org/anna/Maildir");

@@ -6,6 +6,7 @@
 mod tree;
 
 use std::fs;
+use std::path::Path;
 
 use tree::*;
 
@@ -166,6 +167,86 @@ fn a_first_copy_killed_over_and_over_comes_to_its_end() {
         assert!(run.was_killed(), "attempt {attempt}: {}", run.story());
     }
     panic!("40 runs, each killed after 6 of 10 steps of a whole copy, did not finish it");
+}
+
+/// What a bad disk or a careless hand does to a file of either state.
+/// What happens to bytes on a disk.
+type Damage = fn(&[u8]) -> Vec<u8>;
+
+const DAMAGES: [(&str, Damage); 5] = [
+    ("emptied", |_| Vec::new()),
+    ("cut in half", |content| content[..content.len() / 2].to_vec()),
+    ("cut by one byte", |content| content[..content.len().saturating_sub(1)].to_vec()),
+    ("zeroed", |content| vec![0; content.len()]),
+    ("overwritten in its middle", |content| {
+        let mut content = content.to_vec();
+        let middle = content.len() / 2;
+        content.iter_mut().skip(middle).take(64).for_each(|byte| *byte = !*byte);
+        content
+    }),
+];
+
+/// The states can be rebuilt from the trees: a damaged one is, or the run says which file it cannot read. It loses
+/// nothing and boasts of nothing either way, and without both states a comparison brings all in sync.
+#[test]
+fn a_damaged_state_is_rebuilt_or_named_and_nothing_is_lost() {
+    let pair = Pair::new();
+    make_scenario(&pair.source);
+    pair.sync_and_settle();
+    let saved = pair.path("saved");
+    fs::create_dir(&saved).expect("a directory");
+    copy_tree(&pair.state, &saved.join("near"));
+    copy_tree(&pair.mirror.join(".mailtwin"), &saved.join("far"));
+    for (place, state) in [("near", pair.state.clone()), ("far", pair.mirror.join(".mailtwin"))] {
+        for name in files_in(&saved.join(place)) {
+            for (damage, apply) in DAMAGES {
+                forget(&pair.state, &pair.mirror.join(".mailtwin"));
+                copy_tree(&saved.join("near"), &pair.state);
+                copy_tree(&saved.join("far"), &pair.mirror.join(".mailtwin"));
+                let content = fs::read(state.join(&name)).expect("it is there");
+                fs::write(state.join(&name), apply(&content)).expect("damaged");
+                a_damage_is_survived(&pair, &format!("{} {damage}", state.join(&name).display()));
+            }
+        }
+    }
+}
+
+fn a_damage_is_survived(pair: &Pair, after: &str) {
+    let witness = Witness::of(pair);
+    let run = pair.try_sync(&UNGUARDED);
+    witness.confirm(pair, after);
+    assert_no_boast(pair, &run, after);
+    assert!(matches!(run.code(), Some(0 | 1)), "after {after}: {}", run.story());
+    if run.code() == Some(1) {
+        let said = run.said();
+        let state = pair.state.display().to_string();
+        assert!(said.contains(&state) || said.contains(".mailtwin"), "after {after}: {}", run.story());
+        forget(&pair.state, &pair.mirror.join(".mailtwin"));
+        let report = pair.sync(&UNGUARDED);
+        assert_eq!(report.count("bytes_content"), 0, "after {after}: {}", report.0);
+        assert_mirrored(pair);
+    }
+}
+
+/// The files that hold anything, by their paths beneath the root.
+fn files_in(root: &Path) -> Vec<String> {
+    let tree = read_tree(root);
+    let files = tree.into_iter().filter(|(_, entry)| matches!(entry.kind, Kind::File(1.., _)));
+    let names: Vec<String> = files.map(|(path, _)| String::from_utf8(path).expect("a state has plain names")).collect();
+    assert!(!names.is_empty(), "{} holds no state", root.display());
+    names
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    tool("coreutils", "cp", &["-a".as_ref(), from.as_ref(), to.as_ref()]);
+}
+
+fn forget(near: &Path, far: &Path) {
+    for state in [near, far] {
+        if state.exists() {
+            fs::remove_dir_all(state).expect("removed");
+        }
+    }
 }
 
 /// The witness itself: it sees a message that is gone, one that is there twice, and a source that was written to.

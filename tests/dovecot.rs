@@ -24,19 +24,10 @@ use daemon::holds_soon;
 use dovecot::{Account, Dovecot, Folder, Layout, User, differences, mail_owner};
 use imap::{Imap, Lmtp};
 
-const ALICE: User = User {
-    address: "alice@example.org",
-    layout: Layout::MaildirPlusPlus,
-};
+const ALICE: User = User { address: "alice@example.org", layout: Layout::MaildirPlusPlus };
 /// Gets mail and never logs in.
-const BOB: User = User {
-    address: "bob@example.org",
-    layout: Layout::MaildirPlusPlus,
-};
-const CAROL: User = User {
-    address: "carol@example.net",
-    layout: Layout::Fs,
-};
+const BOB: User = User { address: "bob@example.org", layout: Layout::MaildirPlusPlus };
+const CAROL: User = User { address: "carol@example.net", layout: Layout::Fs };
 const USERS: [User; 3] = [ALICE, BOB, CAROL];
 
 /// "Entwuerfe" with its umlaut, in modified UTF-7.
@@ -59,24 +50,11 @@ fn a_server_on_the_mirror_shows_its_clients_what_the_master_shows() {
         fs::remove_file(path).expect("what was planted is still there");
     }
     assert_eq!(hard_links(&twin.master), hard_links(&twin.mirror));
-    assert!(
-        !hard_links(&twin.master).is_empty(),
-        "IMAP COPY makes hard links"
-    );
+    assert!(!hard_links(&twin.master).is_empty(), "IMAP COPY makes hard links");
 
     let unchanged = twin.sync();
-    for counter in [
-        "messages_added",
-        "messages_renamed",
-        "messages_linked",
-        "messages_removed",
-        "bytes_content",
-    ] {
-        assert_eq!(
-            unchanged.count(counter),
-            0,
-            "{counter} although nothing changed"
-        );
+    for counter in ["messages_added", "messages_renamed", "messages_linked", "messages_removed", "bytes_content"] {
+        assert_eq!(unchanged.count(counter), 0, "{counter} although nothing changed");
     }
     assert_equal(&seen, &accounts(&master), "the master before and after");
     twin.assert_mirror_shows(&seen);
@@ -98,10 +76,7 @@ fn changes_made_in_an_open_session_ship_control_files_and_no_message() {
     assert!(report.count("messages_renamed") > 0, "{report}");
     assert!(report.count("messages_linked") > 0, "{report}");
     assert!(report.count("directories_renamed") > 0, "{report}");
-    assert!(
-        report.count("bytes_content") <= size_of_control_files(&twin.master),
-        "{report}"
-    );
+    assert!(report.count("bytes_content") <= size_of_control_files(&twin.master), "{report}");
     assert_eq!(hard_links(&twin.master), hard_links(&twin.mirror));
     twin.assert_mirror_shows(&seen);
 
@@ -109,14 +84,8 @@ fn changes_made_in_an_open_session_ship_control_files_and_no_message() {
     let seen = accounts(&master);
     let report = twin.sync();
     assert_eq!(report.count("messages_added"), new.len() as u64, "{report}");
-    let stored: u64 = new
-        .iter()
-        .map(|message| message.len() as u64 + LMTP_HEADERS)
-        .sum();
-    assert!(
-        report.count("bytes_content") <= size_of_control_files(&twin.master) + stored,
-        "{report}"
-    );
+    let stored: u64 = new.iter().map(|message| message.len() as u64 + LMTP_HEADERS).sum();
+    assert!(report.count("bytes_content") <= size_of_control_files(&twin.master) + stored, "{report}");
     twin.assert_mirror_shows(&seen);
 }
 
@@ -224,14 +193,9 @@ fn assert_arrives(session: &mut Imap, wanted: &Folder, round: usize) {
         messages = session.messages();
         messages == wanted.messages
     });
-    let uids = |messages: &[imap::Message]| -> Vec<u32> {
-        messages.iter().map(|message| message.uid).collect()
-    };
+    let uids = |messages: &[imap::Message]| -> Vec<u32> { messages.iter().map(|message| message.uid).collect() };
     let (seen, wanted) = (uids(&messages), uids(&wanted.messages));
-    assert!(
-        arrived,
-        "round {round}: the client sees UIDs {seen:?}, the master has {wanted:?}"
-    );
+    assert!(arrived, "round {round}: the client sees UIDs {seen:?}, the master has {wanted:?}");
 }
 
 // ---- the pair ----
@@ -247,23 +211,14 @@ impl Twin {
     fn new() -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
         // The mail's owner is another user where the test is root.
-        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755))
-            .expect("its owner may change a mode");
-        let (master, mirror) = (
-            root.path().join("master/mail"),
-            root.path().join("slave/mail"),
-        );
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("its owner may change a mode");
+        let (master, mirror) = (root.path().join("master/mail"), root.path().join("slave/mail"));
         for directory in [&master, &mirror] {
             fs::create_dir_all(directory).expect("directories can be made");
         }
         let (uid, gid) = mail_owner();
-        chown(&master, Some(uid), Some(gid))
-            .expect("the mail's owner is the test's own, or the test is root");
-        Self {
-            root,
-            master,
-            mirror,
-        }
+        chown(&master, Some(uid), Some(gid)).expect("the mail's owner is the test's own, or the test is root");
+        Self { root, master, mirror }
     }
 
     fn start_master(&self) -> Dovecot {
@@ -278,13 +233,9 @@ impl Twin {
             .env("MAILTWIN_STATE", self.root.path().join("state"))
             .output()
             .expect("mailtwin starts");
-        let (said, complained) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(0), "{said}\n{complained}");
-        let report =
-            serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said}"));
+        let report = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said}"));
         let report = Report(report);
         assert_eq!(report.0["in_sync"], Value::Bool(true), "{report}");
         assert_eq!(report.0["problems"], Value::Array(Vec::new()), "{report}");
@@ -293,10 +244,7 @@ impl Twin {
 
     /// Starts a server on the mirror as it lies there and compares its answers with what was `seen` on the master.
     fn assert_mirror_shows(&self, seen: &BTreeMap<&'static str, Account>) {
-        let users: Vec<User> = USERS
-            .into_iter()
-            .filter(|user| seen.contains_key(user.address))
-            .collect();
+        let users: Vec<User> = USERS.into_iter().filter(|user| seen.contains_key(user.address)).collect();
         let standby = Dovecot::start(&self.mirror, &users);
         assert_equal(seen, &accounts_of(&standby, &users), "the mirror");
         assert_eq!(standby.complaints(), Vec::<String>::new());
@@ -308,9 +256,7 @@ struct Report(Value);
 
 impl Report {
     fn count(&self, name: &str) -> u64 {
-        self.0[name]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no number {name} in {self}"))
+        self.0[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {self}"))
     }
 }
 
@@ -325,31 +271,15 @@ fn accounts(server: &Dovecot) -> BTreeMap<&'static str, Account> {
 }
 
 fn accounts_of(server: &Dovecot, users: &[User]) -> BTreeMap<&'static str, Account> {
-    users
-        .iter()
-        .map(|user| (user.address, server.account(user)))
-        .collect()
+    users.iter().map(|user| (user.address, server.account(user))).collect()
 }
 
-fn assert_equal(
-    master: &BTreeMap<&'static str, Account>,
-    mirror: &BTreeMap<&'static str, Account>,
-    when: &str,
-) {
+fn assert_equal(master: &BTreeMap<&'static str, Account>, mirror: &BTreeMap<&'static str, Account>, when: &str) {
     let mut found = Vec::new();
     for (address, account) in master {
-        found.extend(
-            differences(account, &mirror[address])
-                .into_iter()
-                .map(|what| format!("{address} {what}")),
-        );
+        found.extend(differences(account, &mirror[address]).into_iter().map(|what| format!("{address} {what}")));
     }
-    assert!(
-        found.is_empty(),
-        "{when}: {} differences\n{}",
-        found.len(),
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "{when}: {} differences\n{}", found.len(), found.join("\n"));
 }
 
 // ---- what happens on the master ----
@@ -382,15 +312,7 @@ fn fill(master: &Dovecot) -> Imap {
 }
 
 fn make_folders(alice: &mut Imap) {
-    for folder in [
-        "Archive",
-        "Archive.2025",
-        "Archive.2025.Q1",
-        "Projects.Deep.Nested",
-        "Empty",
-        "Gone",
-        DRAFTS,
-    ] {
+    for folder in ["Archive", "Archive.2025", "Archive.2025.Q1", "Projects.Deep.Nested", "Empty", "Gone", DRAFTS] {
         alice.create(folder);
     }
     for folder in ["INBOX", "Archive", DRAFTS, "Archive.2025", "Gone", "Empty"] {
@@ -406,18 +328,8 @@ fn make_folders(alice: &mut Imap) {
 }
 
 fn flag_and_file(alice: &mut Imap) {
-    alice.append(
-        DRAFTS,
-        "\\Seen \\Flagged Old",
-        Some("17-Jul-1996 02:44:25 -0700"),
-        &text(11),
-    );
-    alice.append(
-        DRAFTS,
-        "\\Draft",
-        Some("28-Feb-2004 23:59:59 +0000"),
-        &text(12),
-    );
+    alice.append(DRAFTS, "\\Seen \\Flagged Old", Some("17-Jul-1996 02:44:25 -0700"), &text(11));
+    alice.append(DRAFTS, "\\Draft", Some("28-Feb-2004 23:59:59 +0000"), &text(12));
     alice.select("INBOX");
     alice.store("1", "+FLAGS", "\\Seen Alpha Beta");
     alice.store("2", "+FLAGS", "\\Answered \\Flagged Gamma");
@@ -445,12 +357,7 @@ fn fill_nested_directories(carol: &mut Imap) {
     for folder in ["A/B/C", "A/Only/Leaf", "Plain"] {
         carol.create(folder);
     }
-    carol.append(
-        "A/B/C",
-        "\\Seen One",
-        Some("01-Jan-2000 00:00:00 +0000"),
-        &text(13),
-    );
+    carol.append("A/B/C", "\\Seen One", Some("01-Jan-2000 00:00:00 +0000"), &text(13));
     carol.select("INBOX");
     carol.store("1:*", "+FLAGS", "Two One");
     carol.copy("1:2", "A/B/C");
@@ -495,12 +402,7 @@ fn receive_more(master: &Dovecot, alice: &mut Imap) -> Vec<Vec<u8>> {
     alice.expunge();
     lmtp.deliver(ALICE.address, &new[0]);
     lmtp.deliver(BOB.address, &new[1]);
-    alice.append(
-        "Made.Later",
-        "\\Flagged Alpha Zeta",
-        Some("29-Feb-2024 12:00:00 +0530"),
-        &new[2],
-    );
+    alice.append("Made.Later", "\\Flagged Alpha Zeta", Some("29-Feb-2024 12:00:00 +0530"), &new[2]);
     alice.noop();
     alice.store("1:*", "+FLAGS", "Eta");
     new
@@ -514,14 +416,8 @@ fn change_inbox(master: &Dovecot, session: &mut Imap, round: usize) {
     }
     session.select("INBOX");
     let uids = session.uids();
-    let [first, second, .., last] = uids.as_slice() else {
-        panic!("INBOX has messages")
-    };
-    session.store(
-        &first.to_string(),
-        "+FLAGS",
-        &format!("\\Flagged Round{round}"),
-    );
+    let [first, second, .., last] = uids.as_slice() else { panic!("INBOX has messages") };
+    session.store(&first.to_string(), "+FLAGS", &format!("\\Flagged Round{round}"));
     session.store(&last.to_string(), "+FLAGS", "\\Answered");
     session.move_to(&second.to_string(), "Archive");
     session.copy(&last.to_string(), "Archive");
@@ -545,16 +441,13 @@ fn text(number: usize) -> Vec<u8> {
     let mut message = header.into_bytes();
     let filler = format!("Line of message {number}, one of many that are alike.\r\n").repeat(600);
     match number % 5 {
-        0 => message.extend_from_slice(
-            b"Content-Type: text/plain\r\n\r\n.\r\n..\r\n.hidden\r\nFrom here\r\n",
-        ),
+        0 => message.extend_from_slice(b"Content-Type: text/plain\r\n\r\n.\r\n..\r\n.hidden\r\nFrom here\r\n"),
         1 => message.extend_from_slice(
-            "Content-Type: text/plain; charset=utf-8\r\n\r\nGr\u{fc}\u{df}e \u{1f4ec}\r\n"
-                .as_bytes(),
+            "Content-Type: text/plain; charset=utf-8\r\n\r\nGr\u{fc}\u{df}e \u{1f4ec}\r\n".as_bytes(),
         ),
-        2 => message.extend_from_slice(
-            b"Content-Type: text/plain; charset=latin1\r\n\r\nGr\xfc\xdfe, \xa3\x80\xff\r\n",
-        ),
+        2 => {
+            message.extend_from_slice(b"Content-Type: text/plain; charset=latin1\r\n\r\nGr\xfc\xdfe, \xa3\x80\xff\r\n")
+        }
         3 => message.extend_from_slice(&long_line()),
         _ => message.extend_from_slice(&attachment(number)),
     }
@@ -571,7 +464,8 @@ fn long_line() -> Vec<u8> {
 
 fn attachment(number: usize) -> Vec<u8> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut body = b"Content-Type: application/octet-stream; name=data.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n".to_vec();
+    let mut body =
+        b"Content-Type: application/octet-stream; name=data.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n".to_vec();
     let mut random = Random(number as u64 + 1);
     for _ in 0..1500 {
         body.extend((0..76).map(|_| DIGITS[random.below(64)]));
@@ -621,26 +515,14 @@ fn assert_left_out(mirror: &Path, planted: &[PathBuf]) {
     let mut empty_tmp = 0;
     for entry in entries(mirror) {
         let (name, path) = (entry.file_name().to_string_lossy(), entry.path());
-        let rebuilt = ["dovecot.index", "dovecot.list.index", "dovecot.mailbox.log"]
-            .iter()
-            .any(|it| name.starts_with(it));
+        let rebuilt =
+            ["dovecot.index", "dovecot.list.index", "dovecot.mailbox.log"].iter().any(|it| name.starts_with(it));
         let lock = name.ends_with(".lock") || name.ends_with(".newlock");
-        assert!(
-            !rebuilt && !lock && !names.contains(entry.file_name()),
-            "{} was copied",
-            path.display()
-        );
-        assert!(
-            path.parent().is_none_or(|parent| !parent.ends_with("tmp")),
-            "{} was copied",
-            path.display()
-        );
+        assert!(!rebuilt && !lock && !names.contains(entry.file_name()), "{} was copied", path.display());
+        assert!(path.parent().is_none_or(|parent| !parent.ends_with("tmp")), "{} was copied", path.display());
         empty_tmp += usize::from(name == "tmp");
     }
-    assert!(
-        empty_tmp >= USERS.len(),
-        "each folder on the mirror has its tmp/, however empty"
-    );
+    assert!(empty_tmp >= USERS.len(), "each folder on the mirror has its tmp/, however empty");
 }
 
 /// Each set of names that one file has.
@@ -649,15 +531,8 @@ fn hard_links(mail: &Path) -> BTreeSet<BTreeSet<PathBuf>> {
     for entry in entries(mail).filter(|entry| entry.file_type().is_file()) {
         let metadata = entry.metadata().expect("nothing changes now");
         if metadata.nlink() > 1 {
-            let name = entry
-                .path()
-                .strip_prefix(mail)
-                .expect("it is in the tree")
-                .to_owned();
-            names
-                .entry((metadata.dev(), metadata.ino()))
-                .or_default()
-                .insert(name);
+            let name = entry.path().strip_prefix(mail).expect("it is in the tree").to_owned();
+            names.entry((metadata.dev(), metadata.ino())).or_default().insert(name);
         }
     }
     names.into_values().collect()
@@ -665,24 +540,18 @@ fn hard_links(mail: &Path) -> BTreeSet<BTreeSet<PathBuf>> {
 
 fn size_of_control_files(mail: &Path) -> u64 {
     let files = entries(mail).filter(|entry| entry.file_type().is_file());
-    let control = files.filter(|entry| {
-        !is_message(entry.path()) && !entry.file_name().to_string_lossy().contains("index")
-    });
-    control
-        .map(|entry| entry.metadata().expect("nothing changes now").len())
-        .sum()
+    let control =
+        files.filter(|entry| !is_message(entry.path()) && !entry.file_name().to_string_lossy().contains("index"));
+    control.map(|entry| entry.metadata().expect("nothing changes now").len()).sum()
 }
 
 fn is_message(path: &Path) -> bool {
-    path.parent()
-        .is_some_and(|folder| folder.ends_with("cur") || folder.ends_with("new"))
+    path.parent().is_some_and(|folder| folder.ends_with("cur") || folder.ends_with("new"))
 }
 
 /// Everything in a tree but mailtwin's own state.
 fn entries(tree: &Path) -> impl Iterator<Item = walkdir::DirEntry> {
-    let walk = WalkDir::new(tree)
-        .into_iter()
-        .filter_entry(|entry| entry.file_name() != ".mailtwin");
+    let walk = WalkDir::new(tree).into_iter().filter_entry(|entry| entry.file_name() != ".mailtwin");
     walk.map(|entry| entry.expect("the tree can be read"))
 }
 
@@ -708,11 +577,7 @@ struct Load {
 
 impl Load {
     fn new(lmtp: Lmtp) -> Self {
-        Self {
-            stop: AtomicBool::new(false),
-            changes: AtomicUsize::new(0),
-            deliveries: Mutex::new((lmtp, 0)),
-        }
+        Self { stop: AtomicBool::new(false), changes: AtomicUsize::new(0), deliveries: Mutex::new((lmtp, 0)) }
     }
 
     fn deliver(&self) {
@@ -741,9 +606,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 fn witness(number: usize) -> Vec<u8> {
-    let header = format!(
-        "From: sender@example.com\r\nX-Witness: {number}\r\nSubject: witness {number}\r\n\r\n"
-    );
+    let header = format!("From: sender@example.com\r\nX-Witness: {number}\r\nSubject: witness {number}\r\n\r\n");
     (header + &"A line.\r\n".repeat(number % 50)).into_bytes()
 }
 
@@ -806,12 +669,7 @@ struct Witnesses {
 impl Witnesses {
     fn of(user: &User, twin: &Twin, folders: &'static [&'static str]) -> Self {
         let maildir = user.maildir(&twin.mirror);
-        Self {
-            maildir,
-            folders,
-            present: BTreeSet::new(),
-            known: BTreeMap::new(),
-        }
+        Self { maildir, folders, present: BTreeSet::new(), known: BTreeMap::new() }
     }
 
     /// Whatever was there stays there, whole, once in its folder, and under its UID.
@@ -821,41 +679,24 @@ impl Witnesses {
             let directory = self.maildir.join(folder);
             let uids = UidList::read(&directory.join("dovecot-uidlist"));
             for (base, text) in messages_by_base_name(&directory, round) {
-                let witness = witness_in(&text)
-                    .unwrap_or_else(|| panic!("round {round}: {folder}/{base} is torn"));
+                let witness = witness_in(&text).unwrap_or_else(|| panic!("round {round}: {folder}/{base} is torn"));
                 present.insert(witness);
                 // A delivery is visible before its line in the list; no client has seen it then.
                 let Some(uid) = uids.of.get(&base) else {
                     continue;
                 };
-                let known = self
-                    .known
-                    .entry((folder, uids.validity.clone(), *uid))
-                    .or_insert(witness);
-                assert_eq!(
-                    *known, witness,
-                    "round {round}: UID {uid} of {folder} is another message than before"
-                );
+                let known = self.known.entry((folder, uids.validity.clone(), *uid)).or_insert(witness);
+                assert_eq!(*known, witness, "round {round}: UID {uid} of {folder} is another message than before");
             }
         }
         let lost: Vec<usize> = self.present.difference(&present).copied().collect();
-        assert!(
-            lost.is_empty(),
-            "round {round}: no more in any folder of {}: {lost:?}",
-            self.maildir.display()
-        );
+        assert!(lost.is_empty(), "round {round}: no more in any folder of {}: {lost:?}", self.maildir.display());
         self.present = present;
     }
 
     fn assert_all_there(&self, delivered: usize, round: usize) {
-        let missing: Vec<usize> = (0..delivered)
-            .filter(|number| !self.present.contains(number))
-            .collect();
-        assert!(
-            missing.is_empty(),
-            "round {round}: not in any folder of {}: {missing:?}",
-            self.maildir.display()
-        );
+        let missing: Vec<usize> = (0..delivered).filter(|number| !self.present.contains(number)).collect();
+        assert!(missing.is_empty(), "round {round}: not in any folder of {}: {missing:?}", self.maildir.display());
     }
 }
 
@@ -864,18 +705,11 @@ fn messages_by_base_name(folder: &Path, round: usize) -> BTreeMap<String, String
     for directory in ["cur", "new"] {
         for entry in fs::read_dir(folder.join(directory)).expect("the folder is on the mirror") {
             let entry = entry.expect("the mirror can be read");
-            let name = entry
-                .file_name()
-                .into_string()
-                .expect("Dovecot's names are ASCII");
+            let name = entry.file_name().into_string().expect("Dovecot's names are ASCII");
             let base = name.split(':').next().unwrap_or_default().to_owned();
             let text = fs::read_to_string(entry.path()).expect("a witness is ASCII");
             let before = found.insert(base, text);
-            assert!(
-                before.is_none(),
-                "round {round}: {name} is there twice in {}",
-                folder.display()
-            );
+            assert!(before.is_none(), "round {round}: {name} is there twice in {}", folder.display());
         }
     }
     found
@@ -883,11 +717,7 @@ fn messages_by_base_name(folder: &Path, round: usize) -> BTreeMap<String, String
 
 /// The number of a witness, if it is whole.
 fn witness_in(text: &str) -> Option<usize> {
-    let number = text
-        .lines()
-        .find_map(|line| line.strip_prefix("X-Witness: "))?
-        .parse()
-        .ok()?;
+    let number = text.lines().find_map(|line| line.strip_prefix("X-Witness: "))?.parse().ok()?;
     let whole = text.lines().filter(|line| *line == "A line.").count() == number % 50;
     whole.then_some(number)
 }
@@ -900,24 +730,16 @@ struct UidList {
 
 impl UidList {
     fn read(path: &Path) -> Self {
-        let text =
-            fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut lines = text.lines();
         let header = lines.next().unwrap_or_default();
-        let validity = header
-            .split(' ')
-            .find_map(|field| field.strip_prefix('V'))
-            .expect("UIDVALIDITY is in the header");
+        let validity =
+            header.split(' ').find_map(|field| field.strip_prefix('V')).expect("UIDVALIDITY is in the header");
         let entry = |line: &str| {
             let (fields, name) = line.split_once(" :").or_else(|| line.split_once(':'))?;
             Some((name.to_owned(), fields.split(' ').next()?.parse().ok()?))
         };
-        let of = lines
-            .map(|line| entry(line).unwrap_or_else(|| panic!("{line} in {}", path.display())))
-            .collect();
-        Self {
-            validity: validity.to_owned(),
-            of,
-        }
+        let of = lines.map(|line| entry(line).unwrap_or_else(|| panic!("{line} in {}", path.display()))).collect();
+        Self { validity: validity.to_owned(), of }
     }
 }

@@ -137,12 +137,13 @@ fn a_disk_that_is_full_from_the_start_is_named_and_nothing_is_claimed() {
     }
 }
 
-/// A file system of its own that is really too small. What it holds can only be seen in that namespace:
-/// the comparisons are made there, by rsync and diff.
+/// A file system of its own that is really too small, until something else on it is removed. What it holds can only be
+/// seen in that namespace: the comparisons are made there, by rsync and cmp.
 const FILL_A_REAL_DISK: &str = r#"set -u
-mkdir -p "$DEST"
-mount -t tmpfs -o size=16m none "$DEST" || exit 90
-sync_to_dest() { "$BINARY" sync --json "$@" "$SRC" "$DEST" >"$OUT/report" 2>"$OUT/said"; }
+mkdir "$DISK"
+mount -t tmpfs -o size=100m none "$DISK" || exit 90
+head -c 84m /dev/zero >"$DISK/ballast"
+sync_to_dest() { "$BINARY" sync --json "$SRC" "$DEST" >"$OUT/report" 2>"$OUT/said"; }
 sync_to_dest || exit 91
 cp -a "$DEST" "$OUT/before"
 mv "$MORE"/* "$SRC/new/"
@@ -151,19 +152,20 @@ for name in "$OUT/before/new"/*; do
   cmp -s "$name" "$DEST/new/${name##*/}" || echo "lost: $name"
 done
 sync_to_dest; echo "$?" >"$OUT/code-still-full"
-mount -o remount,size=200m "$DEST" || exit 92
+rm "$DISK/ballast"
 sync_to_dest || { cat "$OUT/said"; exit 93; }
 rsync -rlpgoHn --checksum --delete --itemize-changes --exclude=/.mailtwin "$SRC/" "$DEST/"
 "#;
 
 #[test]
 fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room() {
-    let pair = Pair::new();
+    let mut pair = Pair::new();
     let folder = Folder::create(&pair.source);
     for number in 0..20 {
         folder.deliver(number, &noise(number, 100_000));
     }
-    let (more, out) = (pair.path("more"), pair.path("out"));
+    let (disk, more, out) = (pair.path("disk"), pair.path("more"), pair.path("out"));
+    pair.mirror = disk.join("mirror");
     for directory in [&more, &out] {
         fs::create_dir(directory).expect("a directory");
     }
@@ -171,8 +173,9 @@ fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room(
         let body = noise(number, 100_000);
         fs::write(more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)), body).expect("a message");
     }
-    let environment: [(&str, &OsStr); 6] = [
+    let environment: [(&str, &OsStr); 7] = [
         ("SRC", pair.source.as_os_str()),
+        ("DISK", disk.as_os_str()),
         ("DEST", pair.mirror.as_os_str()),
         ("MORE", more.as_os_str()),
         ("OUT", out.as_os_str()),

@@ -15,21 +15,59 @@ use tree::*;
 /// is a history: a failing one can be cut down to what matters.
 #[derive(Clone, Debug)]
 enum Event {
-    Deliver { folder: u8, length: u16 },
-    DeliverTheSameAgain { message: u16, to: u8 },
-    SetFlags { message: u16, flags: u8 },
-    Move { message: u16, to: u8 },
-    Copy { message: u16, to: u8 },
-    Expunge { message: u16 },
-    CreateFolder { name: u8 },
-    RenameFolder { folder: u8, name: u8 },
-    DeleteFolder { folder: u8 },
-    AppendUid { folder: u8 },
-    RewriteUidlist { folder: u8 },
-    WriteKeywords { folder: u8, count: u8 },
-    Subscribe { name: u8 },
-    TouchFolder { folder: u8, mode: bool },
+    Deliver {
+        folder: u8,
+        length: u16,
+    },
+    DeliverTheSameAgain {
+        message: u16,
+        to: u8,
+    },
+    SetFlags {
+        message: u16,
+        flags: u8,
+    },
+    Move {
+        message: u16,
+        to: u8,
+    },
+    Copy {
+        message: u16,
+        to: u8,
+    },
+    Expunge {
+        message: u16,
+    },
+    CreateFolder {
+        name: u8,
+    },
+    RenameFolder {
+        folder: u8,
+        name: u8,
+    },
+    DeleteFolder {
+        folder: u8,
+    },
+    AppendUid {
+        folder: u8,
+    },
+    RewriteUidlist {
+        folder: u8,
+    },
+    WriteKeywords {
+        folder: u8,
+        count: u8,
+    },
+    Subscribe {
+        name: u8,
+    },
+    TouchFolder {
+        folder: u8,
+        mode: bool,
+    },
     Sync,
+    /// The next event comes when all that happened is clearly past.
+    SyncAndSettle,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -49,7 +87,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (any::<u8>(), 1u8..26).prop_map(|(folder, count)| WriteKeywords { folder, count }),
         1 => (0u8..12).prop_map(|name| Subscribe { name }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(folder, mode)| TouchFolder { folder, mode }),
-        4 => Just(Event::Sync),
+        3 => Just(Event::Sync),
+        1 => Just(Event::SyncAndSettle),
     ]
 }
 
@@ -112,6 +151,7 @@ impl World {
             Event::Subscribe { name } => self.subscribe(name),
             Event::TouchFolder { folder, mode } => self.touch(folder, mode),
             Event::Sync => self.sync(),
+            Event::SyncAndSettle => self.sync_and_settle(),
         }
     }
 
@@ -233,6 +273,15 @@ impl World {
 
     fn sync(&mut self) {
         let report = self.pair.sync(&UNGUARDED);
+        self.confirm(&report);
+    }
+
+    fn sync_and_settle(&mut self) {
+        let report = self.pair.sync_and_settle();
+        self.confirm(&report);
+    }
+
+    fn confirm(&mut self, report: &Report) {
         assert_mirrored(&self.pair);
         assert!(report.count("bytes_content") <= self.fresh, "{} bytes at most were new: {}", self.fresh, report.0);
         self.fresh = 0;
@@ -266,7 +315,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(160))]
+    #![proptest_config(config(100))]
 
     #[test]
     fn after_any_history_the_mirror_equals_the_source(
@@ -277,7 +326,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(80))]
+    #![proptest_config(config(60))]
 
     #[test]
     fn after_any_history_of_nested_folders_the_mirror_equals_the_source(
@@ -288,7 +337,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(32))]
+    #![proptest_config(config(24))]
 
     #[test]
     fn after_any_history_the_mirror_behind_a_pipe_equals_the_source(

@@ -102,7 +102,7 @@ fn change_hostile_mailbox(root: &Path) {
 fn hostile_names_come_to_the_mirror_as_they_are() {
     for pair in [Pair::new(), Pair::through_a_pipe()] {
         make_hostile_mailbox(&pair.source);
-        pair.sync(&[]);
+        pair.sync_and_settle();
         assert_mirrored(&pair);
         change_hostile_mailbox(&pair.source);
         let report = pair.sync(&UNGUARDED);
@@ -243,7 +243,7 @@ fn two_files_of_one_base_and_different_flags_are_both_kept() {
     write("cur/18.M1P1.mx:2,", b"linked\n");
     fs::hard_link(pair.source.join("cur/18.M1P1.mx:2,"), pair.source.join("cur/18.M1P1.mx:2,S")).expect("a link");
     inbox.file(19, "S", &letter(19, 300));
-    pair.sync(&[]);
+    pair.sync_and_settle();
     assert_mirrored(&pair);
     let at = |place: &str| pair.source.join(place);
     rename(&at("cur/17.M1P1.mx:2,S"), &at("cur/17.M1P1.mx:2,FS"));
@@ -263,7 +263,7 @@ fn two_messages_that_swap_their_names_are_told_apart() {
     let pair = Pair::new();
     let inbox = Folder::create(&pair.source);
     let (one, other) = (inbox.file(1, "S", b"one\n"), inbox.file(2, "S", b"other\n"));
-    pair.sync(&[]);
+    pair.sync_and_settle();
     rename(&one, &inbox.0.join("tmp/between"));
     rename(&other, &one);
     rename(&inbox.0.join("tmp/between"), &other);

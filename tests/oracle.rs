@@ -17,7 +17,7 @@ fn rsync_agrees_before_and_after(pair: &Pair, change: impl Fn(&Path)) {
         if round == 1 {
             change(&pair.source);
         }
-        pair.sync(&UNGUARDED);
+        pair.sync_and_settle();
         assert_rsync_agrees(pair);
         assert_mirrored(pair);
     }

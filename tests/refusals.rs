@@ -332,39 +332,46 @@ fn with_something_closed(choose: impl Fn(&Pair) -> PathBuf) -> (Pair, PathBuf) {
     (pair, closed)
 }
 
-/// What cannot be read is named; it stays on the mirror; its neighbours arrive.
-fn is_named_and_kept(pair: &Pair, closed: &Path, options: &[&str]) {
+/// What cannot be read is named, by this run and by each later one; it stays on the mirror; its neighbours arrive;
+/// and once it can be read it is brought up to date, although nothing but its mode has changed.
+fn is_named_and_kept(pair: &Pair, closed: &Path) {
     let before = messages_by_content(&actual_mirror(pair));
-    let run = finish(&mut pair.command_without_rights(options)).ended_with(INCOMPLETE);
+    for _ in 0..2 {
+        is_named(pair, closed);
+        let after = messages_by_content(&actual_mirror(pair));
+        assert!(before.keys().all(|content| after.contains_key(content)), "something went from the mirror");
+        assert_eq!(after.len(), before.len() + 1, "the new message did not arrive");
+        pair.wait_until_changes_are_past();
+    }
+    set_mode(closed, if closed.is_dir() { 0o755 } else { 0o644 });
+    finish(&mut pair.command_without_rights(&[])).done();
+    assert_eq!(messages_beneath(&pair.mirror), messages_beneath(&pair.source));
+}
+
+fn is_named(pair: &Pair, closed: &Path) {
+    let run = finish(&mut pair.command_without_rights(&[])).ended_with(INCOMPLETE);
     let name = closed.file_name().expect("a name").to_string_lossy();
     let problems = run.report().problems();
     assert!(problems.iter().any(|(subject, reason)| subject.contains(&*name) && !reason.is_empty()), "{}", run.story());
     assert!(run.said().contains(&*name), "{}", run.story());
-    let beneath = closed.strip_prefix(&pair.source).expect("beneath the source");
-    let mirrored = pair.mirror.join(beneath);
+    let mirrored = pair.mirror.join(closed.strip_prefix(&pair.source).expect("beneath the source"));
     if mirrored.is_dir() {
         // The mode that closes it is mirrored, too, and this test must be able to look.
         set_mode(&mirrored, 0o755);
     }
-    let after = messages_by_content(&actual_mirror(pair));
-    assert!(before.keys().all(|content| after.contains_key(content)), "something went: {}", run.story());
-    assert_eq!(after.len(), before.len() + 1, "the new message did not arrive: {}", run.story());
-    set_mode(closed, if closed.is_dir() { 0o755 } else { 0o644 });
-    finish(&mut pair.command_without_rights(&[])).done();
 }
 
 #[test]
 fn a_new_message_that_may_not_be_read_is_named_and_its_neighbours_arrive() {
     let (pair, closed) =
         with_something_closed(|pair| Folder(pair.source.join(".Sent")).file(991, "S", &letter(991, 200)));
-    is_named_and_kept(&pair, &closed, &[]);
-    assert_eq!(messages_beneath(&pair.mirror), messages_beneath(&pair.source));
+    is_named_and_kept(&pair, &closed);
 }
 
 #[test]
 fn a_folder_that_may_no_longer_be_read_stays_on_the_mirror() {
     let (pair, closed) = with_something_closed(|pair| pair.source.join(".Sent"));
-    is_named_and_kept(&pair, &closed, &[]);
+    is_named_and_kept(&pair, &closed);
 }
 
 #[test]
@@ -375,7 +382,7 @@ fn a_cur_that_may_no_longer_be_read_keeps_its_messages_on_the_mirror() {
         set_modified(&cur, 1_650_000_000, 0);
         cur
     });
-    is_named_and_kept(&pair, &closed, &[]);
+    is_named_and_kept(&pair, &closed);
 }
 
 #[test]
@@ -391,6 +398,60 @@ fn a_control_file_that_may_no_longer_be_read_stays_on_the_mirror() {
     assert!(run.said().contains("dovecot-uidlist"), "{}", run.story());
     assert_eq!(fs::read(&mirrored).expect("it is still there"), before);
     set_mode(&closed, 0o644);
+}
+
+// ---- links that were planted in the mirror
+
+/// Whoever may write in the mirror, a mail user for one, can put a link where a directory or a file was. What it
+/// points at is not the mirror: nothing of it is read as if it were, written or removed.
+#[test]
+fn a_link_planted_in_the_mirror_is_never_followed() {
+    for planted in [
+        "cur",
+        "new",
+        "tmp",
+        "sieve",
+        ".Sent",
+        ".Sent/cur",
+        ".Sent/tmp",
+        "subscriptions",
+        ".Sent/dovecot-uidlist",
+        ".mailtwin",
+    ] {
+        for pair in [Pair::new(), Pair::through_a_pipe()] {
+            make_mailbox(&pair.source, 1);
+            pair.sync_and_settle();
+            let outside = pair.path("outside");
+            rename(&pair.mirror.join(planted), &outside);
+            std::os::unix::fs::symlink(&outside, pair.mirror.join(planted)).expect("the link is planted");
+            let before = content_of(&outside);
+            change_everywhere(&pair.source);
+            let run = pair.try_sync(&UNGUARDED);
+            assert!(before == content_of(&outside), "{planted}: what the link points at was changed: {}", run.story());
+            match run.code() {
+                Some(DONE) => assert_mirrored(&pair),
+                Some(FAILED | INCOMPLETE) => assert!(run.said().contains(planted), "{planted}: {}", run.story()),
+                _ => panic!("{planted}: {}", run.story()),
+            }
+        }
+    }
+}
+
+/// A tree, or a file alone, with everything a write would change.
+fn content_of(path: &Path) -> String {
+    if path.is_dir() { format!("{:?}", fingerprint(path)) } else { format!("{:?}", fs::read(path)) }
+}
+
+fn change_everywhere(root: &Path) {
+    for folder in [Folder(root.to_owned()), Folder(root.join(".Sent"))] {
+        let messages = folder.messages();
+        folder.set_flags(&messages[0], "FRS");
+        fs::remove_file(&messages[1]).expect("expunged");
+        let delivered = folder.deliver(990, &letter(990, 300));
+        folder.append_uid(99, &delivered);
+    }
+    append(&root.join("subscriptions"), b"More\n");
+    append(&root.join("sieve/main.sieve"), b"stop;\n");
 }
 
 // ---- words on the command line

@@ -47,8 +47,7 @@ fn changes_reach_the_mirror_over_ssh_as_user_at_host() {
     fs::remove_file(cur.join(name(1))).expect("a message is expunged");
     let folder = trees.master.join("example.org/alice/Maildir/.Archive/cur");
     fs::rename(cur.join(name(2)), folder.join(format!("{}S", name(2)))).expect("a message moves");
-    fs::hard_link(cur.join(name(3)), folder.join(format!("copy{}", name(3))))
-        .expect("a message is copied");
+    fs::hard_link(cur.join(name(3)), folder.join(format!("copy{}", name(3)))).expect("a message is copied");
 
     let report = trees.sync(&sshd, &host);
     assert_eq!(report["messages_added"], 0, "{report:#}");
@@ -64,11 +63,7 @@ fn an_unreachable_host_is_named_and_nothing_is_changed() {
     let (sshd, trees) = (Sshd::start(), Trees::new());
     let output = trees.run(&sshd.rsh_to_nobody(), MAILTWIN, "localhost");
     assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
-    assert!(
-        own_sentence(&output, &["localhost"]),
-        "{}",
-        complaint(&output)
-    );
+    assert!(own_sentence(&output, &["localhost"]), "{}", complaint(&output));
     assert!(contents(&trees.mirror).is_empty());
 
     trees.sync(&sshd, "localhost");
@@ -80,11 +75,7 @@ fn a_remote_path_that_is_not_there_is_named_with_its_host() {
     let (sshd, trees) = (Sshd::start(), Trees::new());
     let output = trees.run(&sshd.rsh(), "/not/there/mailtwin", "localhost");
     assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
-    assert!(
-        own_sentence(&output, &["localhost", "/not/there/mailtwin"]),
-        "{}",
-        complaint(&output)
-    );
+    assert!(own_sentence(&output, &["localhost", "/not/there/mailtwin"]), "{}", complaint(&output));
     assert!(contents(&trees.mirror).is_empty());
 }
 
@@ -93,17 +84,8 @@ fn a_far_end_that_is_another_program_is_refused() {
     let (sshd, trees) = (Sshd::start(), Trees::new());
     for another in ["/bin/echo", "/bin/true"] {
         let output = trees.run(&sshd.rsh(), another, "localhost");
-        assert_eq!(
-            output.status.code(),
-            Some(1),
-            "{another}: {}",
-            complaint(&output)
-        );
-        assert!(
-            own_sentence(&output, &["localhost"]),
-            "{another}: {}",
-            complaint(&output)
-        );
+        assert_eq!(output.status.code(), Some(1), "{another}: {}", complaint(&output));
+        assert!(own_sentence(&output, &["localhost"]), "{another}: {}", complaint(&output));
     }
     assert!(contents(&trees.mirror).is_empty());
 }
@@ -113,11 +95,7 @@ fn a_login_that_is_refused_is_a_failure_that_names_the_host() {
     let (sshd, trees) = (Sshd::start(), Trees::new());
     let output = trees.run(&sshd.rsh(), MAILTWIN, "nobody-of-that-name@localhost");
     assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
-    assert!(
-        own_sentence(&output, &["localhost"]),
-        "{}",
-        complaint(&output)
-    );
+    assert!(own_sentence(&output, &["localhost"]), "{}", complaint(&output));
     assert!(contents(&trees.mirror).is_empty());
 }
 
@@ -140,18 +118,9 @@ impl Trees {
         for folder in [maildir.clone(), maildir.join(".Archive")] {
             fill(&folder);
         }
-        fs::write(maildir.join("subscriptions"), "V\t2\n\nArchive\n")
-            .expect("the tree can be written");
-        symlink(
-            "sieve/main.sieve",
-            master.join("example.org/alice/.dovecot.sieve"),
-        )
-        .expect("links can be made");
-        Self {
-            root,
-            master,
-            mirror,
-        }
+        fs::write(maildir.join("subscriptions"), "V\t2\n\nArchive\n").expect("the tree can be written");
+        symlink("sieve/main.sieve", master.join("example.org/alice/.dovecot.sieve")).expect("links can be made");
+        Self { root, master, mirror }
     }
 
     fn run(&self, rsh: &str, remote_path: &str, host: &str) -> Output {
@@ -167,15 +136,8 @@ impl Trees {
     /// A run that must succeed; what it reported.
     fn sync(&self, sshd: &Sshd, host: &str) -> Value {
         let output = self.run(&sshd.rsh(), MAILTWIN, host);
-        assert_eq!(
-            output.status.code(),
-            Some(0),
-            "{}\nsshd said:\n{}",
-            complaint(&output),
-            sshd.said()
-        );
-        let report: Value =
-            serde_json::from_slice(&output.stdout).expect("--json prints an object");
+        assert_eq!(output.status.code(), Some(0), "{}\nsshd said:\n{}", complaint(&output), sshd.said());
+        let report: Value = serde_json::from_slice(&output.stdout).expect("--json prints an object");
         assert_eq!(report["in_sync"], true, "{report:#}");
         report
     }
@@ -183,17 +145,9 @@ impl Trees {
     fn assert_equal(&self) {
         let (master, mirror) = (contents(&self.master), contents(&self.mirror));
         let paths: BTreeSet<&PathBuf> = master.keys().chain(mirror.keys()).collect();
-        let differing = paths
-            .into_iter()
-            .filter(|path| master.get(*path) != mirror.get(*path));
+        let differing = paths.into_iter().filter(|path| master.get(*path) != mirror.get(*path));
         let found: Vec<String> = differing
-            .map(|path| {
-                format!(
-                    "{path:?}: {:?} on the mirror {:?}",
-                    master.get(path),
-                    mirror.get(path)
-                )
-            })
+            .map(|path| format!("{path:?}: {:?} on the mirror {:?}", master.get(path), mirror.get(path)))
             .collect();
         assert!(found.is_empty(), "{}", found.join("\n"));
     }
@@ -203,16 +157,9 @@ fn fill(folder: &Path) {
     for directory in ["cur", "new", "tmp"] {
         fs::create_dir_all(folder.join(directory)).expect("directories can be made");
     }
-    let mut list = format!(
-        "3 V1795340985 N{} Gd89da52fb9ba026b1576000083ecc375\n",
-        MESSAGES + 1
-    );
+    let mut list = format!("3 V1795340985 N{} Gd89da52fb9ba026b1576000083ecc375\n", MESSAGES + 1);
     for number in 0..MESSAGES {
-        let text = format!(
-            "Subject: {number} in {}\n\n{}",
-            folder.display(),
-            "A line.\n".repeat(20 * number)
-        );
+        let text = format!("Subject: {number} in {}\n\n{}", folder.display(), "A line.\n".repeat(20 * number));
         fs::write(folder.join("cur").join(name(number)), text).expect("the tree can be written");
         let base = name(number);
         let base = base.split(':').next().unwrap_or_default();
@@ -235,17 +182,10 @@ struct Entry {
 }
 
 fn contents(tree: &Path) -> BTreeMap<PathBuf, Entry> {
-    let walk = WalkDir::new(tree)
-        .min_depth(1)
-        .into_iter()
-        .filter_entry(|entry| entry.file_name() != ".mailtwin");
+    let walk = WalkDir::new(tree).min_depth(1).into_iter().filter_entry(|entry| entry.file_name() != ".mailtwin");
     walk.map(|entry| {
         let entry = entry.expect("the tree can be read");
-        let path = entry
-            .path()
-            .strip_prefix(tree)
-            .expect("it is in the tree")
-            .to_owned();
+        let path = entry.path().strip_prefix(tree).expect("it is in the tree").to_owned();
         (path, Entry::read(&entry))
     })
     .collect()
@@ -253,17 +193,8 @@ fn contents(tree: &Path) -> BTreeMap<PathBuf, Entry> {
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            mode,
-            links,
-            modified,
-            content,
-        } = self;
-        write!(
-            formatter,
-            "{mode:o}, {links} links, {modified:?}, {} bytes",
-            content.len()
-        )
+        let Self { mode, links, modified, content } = self;
+        write!(formatter, "{mode:o}, {links} links, {modified:?}, {} bytes", content.len())
     }
 }
 
@@ -279,23 +210,12 @@ impl Entry {
             _ => Vec::new(),
         };
         // A mail server must notice that these directories changed, so their times are their own.
-        let of_its_own = entry.file_type().is_dir()
-            && ["cur", "new", "tmp"]
-                .iter()
-                .any(|name| entry.file_name() == *name);
+        let of_its_own =
+            entry.file_type().is_dir() && ["cur", "new", "tmp"].iter().any(|name| entry.file_name() == *name);
         let modified = (!of_its_own).then(|| (metadata.mtime(), metadata.mtime_nsec()));
         // What a directory's link count means differs between file systems.
-        let links = if entry.file_type().is_dir() {
-            1
-        } else {
-            metadata.nlink()
-        };
-        Self {
-            mode: metadata.mode(),
-            links,
-            modified,
-            content,
-        }
+        let links = if entry.file_type().is_dir() { 1 } else { metadata.nlink() };
+        Self { mode: metadata.mode(), links, modified, content }
     }
 }
 
@@ -303,9 +223,7 @@ impl Entry {
 fn own_sentence(output: &Output, words: &[&str]) -> bool {
     let others = ["ssh:", "sh:", "bash:", "zsh:", "-sh:", "-bash:"];
     let said = complaint(output);
-    let mut own = said
-        .lines()
-        .filter(|line| !others.iter().any(|other| line.starts_with(other)));
+    let mut own = said.lines().filter(|line| !others.iter().any(|other| line.starts_with(other)));
     own.any(|line| words.iter().all(|word| line.contains(word)))
 }
 
@@ -314,7 +232,5 @@ fn complaint(output: &Output) -> String {
 }
 
 fn number(report: &Value, name: &str) -> u64 {
-    report[name]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number {name} in {report:#}"))
+    report[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {report:#}"))
 }

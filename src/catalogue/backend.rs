@@ -4,6 +4,7 @@
 use crate::disk::Writer;
 use redb::StorageBackend;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -134,9 +135,8 @@ impl StorageBackend for Overlay {
         let base_length = state.base_length;
         for number in page_numbers(offset, data.len()) {
             let (here, there) = overlap(number, offset, data.len());
-            if !state.pages.contains_key(&number) {
-                let page = self.base_page(number, base_length)?;
-                state.pages.insert(number, page);
+            if let Entry::Vacant(missing) = state.pages.entry(number) {
+                missing.insert(self.base_page(number, base_length)?);
             }
             if let Some(page) = state.pages.get_mut(&number) {
                 page[here].copy_from_slice(&data[there]);

@@ -93,8 +93,7 @@ pub fn path_of(key: &[u8]) -> Result<TreePath, CatalogueError> {
 /// # Errors
 /// Only when memory ends.
 pub fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, CatalogueError> {
-    postcard::to_extend(value, vec![FORMAT])
-        .map_err(|_| CatalogueError::Damaged("a row cannot be written"))
+    postcard::to_extend(value, vec![FORMAT]).map_err(|_| CatalogueError::Damaged("a row cannot be written"))
 }
 
 /// Unpacks a row or a page.
@@ -155,9 +154,9 @@ impl Directory {
 
 /// FNV-1a: spreads names well enough to cut pages, and costs next to nothing.
 fn begins_page(base: &[u8]) -> bool {
-    let hash = base.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = base
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash >> 32).is_multiple_of(PAGE_TARGET)
 }
 
@@ -221,8 +220,7 @@ mod tests {
         let mut keys: Vec<Vec<u8>> =
             ["u/.A", "u", "u/tmp", "u/.A/cur", "u/cur", "", "u/new"].map(|text| key(&path(text))).into();
         keys.sort();
-        let order: Vec<String> =
-            keys.iter().map(|key| path_of(key).expect("a path").to_string()).collect();
+        let order: Vec<String> = keys.iter().map(|key| path_of(key).expect("a path").to_string()).collect();
         assert_eq!(order, [".", "u", "u/cur", "u/new", "u/tmp", "u/.A", "u/.A/cur"]);
     }
 

@@ -64,17 +64,13 @@ impl Filter {
 }
 
 fn compile<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Gitignore, PatternError> {
-    let failed = |line: &str, error: ignore::Error| PatternError {
-        pattern: line.to_owned(),
-        reason: error.to_string(),
-    };
+    let failed =
+        |line: &str, error: ignore::Error| PatternError { pattern: line.to_owned(), reason: error.to_string() };
     let mut builder = GitignoreBuilder::new("");
     for line in lines {
         // gitignore takes an unclosed class for a name that never matches; here somebody mistyped.
-        globset::Glob::new(line.trim_start_matches('!')).map_err(|error| PatternError {
-            pattern: line.to_owned(),
-            reason: error.kind().to_string(),
-        })?;
+        globset::Glob::new(line.trim_start_matches('!'))
+            .map_err(|error| PatternError { pattern: line.to_owned(), reason: error.kind().to_string() })?;
         builder.add_line(None, line).map_err(|error| failed(line, error))?;
     }
     builder.build().map_err(|error| failed("", error))

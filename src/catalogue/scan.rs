@@ -265,9 +265,8 @@ impl<'a> Scanner<'a> {
     }
 
     fn is_folder(&self, names: &[(Name, FileKind)]) -> bool {
-        let has = |part: &[u8]| {
-            names.iter().any(|(name, kind)| name.as_bytes() == part && *kind == FileKind::Directory)
-        };
+        let has =
+            |part: &[u8]| names.iter().any(|(name, kind)| name.as_bytes() == part && *kind == FileKind::Directory);
         self.rules.kind == SetKind::Maildir && has(b"cur") && has(b"new")
     }
 
@@ -529,14 +528,7 @@ impl<'a> Scanner<'a> {
     // ---- other files ----
 
     /// Looks at each file of a plain directory, whether or not the directory changed.
-    fn examine(
-        &self,
-        path: &TreePath,
-        sight: &Sight,
-        known: &[Known],
-        names: &[(Name, FileKind)],
-        diff: &mut Diff,
-    ) {
+    fn examine(&self, path: &TreePath, sight: &Sight, known: &[Known], names: &[(Name, FileKind)], diff: &mut Diff) {
         let mut vanished = Vec::new();
         let seen: Vec<(Name, FileKind)> = names.to_vec();
         merge_names(known, seen, |known, seen| match (known, seen) {
@@ -695,14 +687,14 @@ impl<'a> Scanner<'a> {
             return true;
         }
         let same_look = |(path, look): &(TreePath, Look)| {
-            path.name() == b"tmp"
-                || self.root.stat(path).is_ok_and(|stat| stat.look() == Look { racy: false, ..*look })
+            path.name() == b"tmp" || self.root.stat(path).is_ok_and(|stat| stat.look() == Look { racy: false, ..*look })
         };
         let same_file = |found: &Found| {
             found.captured.is_none()
-                || self.root.stat(&found.path).is_ok_and(|stat| {
-                    (stat.ino, mark(&stat)) == (found.stat.ino, mark(&found.stat))
-                })
+                || self
+                    .root
+                    .stat(&found.path)
+                    .is_ok_and(|stat| (stat.ino, mark(&stat)) == (found.stat.ino, mark(&found.stat)))
         };
         diff.looks.iter().all(same_look) && diff.files.iter().all(same_file) && self.keywords_defined(diff)
     }
@@ -744,8 +736,7 @@ impl<'a> Scanner<'a> {
     pub fn looks_as_in(&self, diff: &Diff) -> bool {
         !diff.looks.is_empty()
             && diff.looks.iter().all(|(path, look)| {
-                path.name() == b"tmp"
-                    || !look.racy && self.root.stat(path).is_ok_and(|stat| stat.look() == *look)
+                path.name() == b"tmp" || !look.racy && self.root.stat(path).is_ok_and(|stat| stat.look() == *look)
             })
     }
 }

@@ -1,4 +1,4 @@
-//! The rows in a database of one file; mailtwin-catalogue(5) describes them.
+//! The rows in a database of one file; mailtwin-catalogue(7) describes them.
 //!
 //! One transaction is open while a cycle runs: a cycle that is broken off leaves the catalogue as it was,
 //! behind the slave's, and the next one compares. So nothing in it is ever half true.
@@ -46,9 +46,7 @@ pub enum CatalogueError {
     #[error("the catalogue is damaged: {0}")]
     Damaged(&'static str),
     /// It was written by a later program.
-    #[error(
-        "the catalogue has format {0}, and this mailtwin reads up to {VERSION}: install the newer mailtwin again"
-    )]
+    #[error("the catalogue has format {0}, and this mailtwin reads up to {VERSION}: install the newer mailtwin again")]
     Version(u16),
 }
 
@@ -123,9 +121,7 @@ impl Catalogue {
     /// Where the file cannot be read.
     pub fn open_dry(state: Option<&Root>) -> Result<Self, CatalogueError> {
         let file = match state {
-            Some(state) if state.stat_if_there(&file_path())?.is_some() => {
-                Some(state.open_file(&file_path())?)
-            }
+            Some(state) if state.stat_if_there(&file_path())?.is_some() => Some(state.open_file(&file_path())?),
             _ => None,
         };
         let overlay = Overlay::new(file).map_err(|error| database(redb::Error::Io(error)))?;
@@ -133,8 +129,7 @@ impl Catalogue {
     }
 
     fn with(backend: impl redb::StorageBackend) -> Result<Self, CatalogueError> {
-        let database =
-            Database::builder().set_cache_size(CACHE).create_with_backend(backend).map_err(database)?;
+        let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend).map_err(database)?;
         let catalogue = Self { database };
         let head = catalogue.head()?;
         match head.minimum_reader <= VERSION {

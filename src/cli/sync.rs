@@ -139,12 +139,7 @@ impl Arguments {
 
     fn shown(&self) -> Shown {
         let wanted = self.progress || std::io::stderr().is_terminal() && !self.quiet;
-        Shown {
-            verbose: self.verbose > 0,
-            quiet: self.quiet,
-            progress: wanted && !self.no_progress,
-            json: self.json,
-        }
+        Shown { verbose: self.verbose > 0, quiet: self.quiet, progress: wanted && !self.no_progress, json: self.json }
     }
 }
 
@@ -187,14 +182,13 @@ pub fn run(arguments: &Arguments, matches: &ArgMatches) -> u8 {
 /// Both ends in this process.
 fn here(plan: &Plan, terminal: &Terminal) -> Result<Report, SyncError> {
     std::thread::scope(|scope| {
-        let ran = sender::run(&plan.request, terminal, || {
+        sender::run(&plan.request, terminal, || {
             let (mut near, far) = pipe::pair("the slave");
             // What goes wrong there is said through the pipe.
             scope.spawn(move || drop(receiver::serve(far)));
             throttle(&mut near, plan.rate);
             Ok(near)
-        });
-        ran
+        })
     })
 }
 
@@ -212,16 +206,20 @@ fn there(plan: &Plan, host: &str, terminal: &Terminal) -> Result<Report, SyncErr
     let status = link.and_then(ssh::Link::finish);
     // What is wrong with what the other end says needs its name.
     let ran = ran.map_err(|error| match error {
-        SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_)) => SyncError::Failed(format!("{host}: {error}")),
+        SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_)) => {
+            SyncError::Failed(format!("{host}: {error}"))
+        }
         other => other,
     });
     match (ran, status.and_then(|status| status.code())) {
         (Err(SyncError::Link(error)), Some(code @ (126 | 127))) => Err(SyncError::Failed(format!(
-            "{error} (exit code {code}): is mailtwin installed on {host}? --remote-path says where"
+            "{host} cannot run {} ({error}; exit code {code}): install mailtwin there, or say with --remote-path where it is",
+            crate::path::escape(plan.remote_path.as_bytes())
         ))),
-        (Err(SyncError::Link(error)), Some(255)) => {
-            Err(SyncError::Failed(format!("cannot reach {host}: {error} (exit code 255): try \"{}\" by hand", plan.command.join(" "))))
-        }
+        (Err(SyncError::Link(error)), Some(255)) => Err(SyncError::Failed(format!(
+            "cannot reach {host}: {error} (exit code 255): try \"{}\" by hand",
+            plan.command.join(" ")
+        ))),
         (ran, _) => ran,
     }
 }
@@ -275,7 +273,10 @@ fn stats(report: &Report, problems: &[Problem]) -> String {
         ),
         format!(
             "directories: {} added, {} renamed, {} removed, {} read",
-            counters.directories_added, counters.directories_renamed, counters.directories_removed, counters.directories_read
+            counters.directories_added,
+            counters.directories_renamed,
+            counters.directories_removed,
+            counters.directories_read
         ),
         format!(
             "bytes: {} of content, {} sent, {} received",

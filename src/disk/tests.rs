@@ -1,3 +1,5 @@
+//! Tests of the door to files.
+
 use super::*;
 
 fn path(text: &str) -> TreePath {

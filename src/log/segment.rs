@@ -119,6 +119,8 @@ pub enum SegmentError {
 /// acknowledged.
 pub struct Replay {
     input: BufReader<File>,
+    /// A frame in the middle does not match its check: what comes behind it is not replayed.
+    pub is_damaged: bool,
     /// The segment's header.
     pub header: Header,
 }
@@ -134,13 +136,12 @@ impl Replay {
         }
         let mut input = BufReader::with_capacity(1 << 20, state.open_file(&path())?);
         let Ok(frame) = Frame::read(&mut input) else { return Ok(None) };
-        let header: Option<Header> =
-            frame.payload().ok().and_then(|payload| postcard::from_bytes(&payload).ok());
+        let header: Option<Header> = frame.payload().ok().and_then(|payload| postcard::from_bytes(&payload).ok());
         match header {
             Some(header) if frame.kind == HEADER && header.minimum_reader > VERSION => {
                 Err(SegmentError::Version(header.minimum_reader))
             }
-            Some(header) if frame.kind == HEADER => Ok(Some(Self { input, header })),
+            Some(header) if frame.kind == HEADER => Ok(Some(Self { input, header, is_damaged: false })),
             _ => Ok(None),
         }
     }
@@ -158,7 +159,11 @@ impl Replay {
                 Err(FrameError::Io(error)) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
                     return Err(SegmentError::Message(FrameError::Io(error).into()));
                 }
-                Err(_) => return Ok(None),
+                Err(_) => {
+                    // Behind a torn end there is nothing.
+                    self.is_damaged = Frame::read(&mut self.input).is_ok();
+                    return Ok(None);
+                }
             };
             match Message::parse(&frame)? {
                 Message::Block(payload) => batch.blocks.push(payload),
@@ -187,6 +192,25 @@ mod tests {
     fn replayed(state: &Root) -> Vec<u64> {
         let mut replay = Replay::open(state).expect("opens").expect("is there");
         std::iter::from_fn(|| replay.next_batch().expect("reads")).map(|batch| batch.position.sequence).collect()
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_told_from_a_torn_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = Root::open(directory.path()).expect("opens");
+        let mut segment =
+            Segment::create(&state, SetId::default(), Epoch::default(), Position::default()).expect("creates");
+        let file = directory.path().join("segment");
+        let begin = std::fs::metadata(&file).expect("is there").len() as usize;
+        for message in [batch(1), batch(2)].concat() {
+            segment.append(&message.frame().expect("packs")).expect("appends");
+        }
+        let mut bytes = std::fs::read(&file).expect("reads");
+        bytes[begin + crate::wire::frame::HEADER] ^= 1;
+        std::fs::write(&file, &bytes).expect("writes");
+        let mut replay = Replay::open(&state).expect("opens").expect("is there");
+        assert!(replay.next_batch().expect("reads").is_none());
+        assert!(replay.is_damaged);
     }
 
     #[test]

@@ -100,10 +100,7 @@ impl Entry {
 
     /// Size and time, by which a file is known again without reading it, as rsync does.
     pub fn mark(&self) -> Mark {
-        Mark {
-            size: self.file().map_or(0, |file| file.size),
-            mtime: self.meta.mtime.unwrap_or_default(),
-        }
+        Mark { size: self.file().map_or(0, |file| file.size), mtime: self.meta.mtime.unwrap_or_default() }
     }
 }
 
@@ -155,10 +152,7 @@ mod tests {
 
     #[test]
     fn time_differences_have_a_sign() {
-        let (a, b) = (
-            Time { seconds: 1, nanos: 999_999_999 },
-            Time { seconds: 2, nanos: 1 },
-        );
+        let (a, b) = (Time { seconds: 1, nanos: 999_999_999 }, Time { seconds: 2, nanos: 1 });
         assert_eq!(a.until(b), 2);
         assert_eq!(b.until(a), -2);
     }

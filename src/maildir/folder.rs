@@ -28,10 +28,7 @@ pub fn is_part(name: &[u8]) -> bool {
 
 /// Whether a path is that of a message, in a Maildir set: a file in `cur/` or `new/`.
 pub fn is_message(kind: SetKind, path: &TreePath) -> bool {
-    kind == SetKind::Maildir
-        && path
-            .split()
-            .is_some_and(|(parent, _)| holds_messages(parent.name()))
+    kind == SetKind::Maildir && path.split().is_some_and(|(parent, _)| holds_messages(parent.name()))
 }
 
 /// Files that Dovecot rebuilds, and files that must never be copied (DOVECOT.md section 1), as

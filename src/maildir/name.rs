@@ -14,10 +14,7 @@ pub fn keywords(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let info = &name[base(name).len()..];
     let flags = info.strip_prefix(b":2,").unwrap_or(&[]);
     let end = flags.iter().position(|&byte| byte == b',');
-    flags[..end.unwrap_or(flags.len())]
-        .iter()
-        .copied()
-        .filter(u8::is_ascii_lowercase)
+    flags[..end.unwrap_or(flags.len())].iter().copied().filter(u8::is_ascii_lowercase)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::catalogue::scan::mark;
 use crate::disk::{DiskError, FileKind, Root};
 use crate::maildir::change::{Change, Source};
 use crate::maildir::control;
-use crate::maildir::entry::{File, Look, Mark, Meta};
+use crate::maildir::entry::{File, Mark, Meta};
 use crate::maildir::folder::{self, SetKind};
 use crate::monitor::Problem;
 use crate::path::TreePath;
@@ -248,7 +248,9 @@ impl Hand {
             };
             let stat = time.and_then(|()| self.mirror.stat(&path));
             match stat {
-                Ok(stat) => edit.looked(&path, Some(Look { racy: true, ..stat.look() }))?,
+                // What this look cannot tell from our own change is a change by somebody else within the same
+                // tick of the kernel's clock; --checksum finds that, and nobody else writes to a mirror.
+                Ok(stat) => edit.looked(&path, Some(stat.look()))?,
                 Err(error) if is_fatal(&error) => return Err(error.into()),
                 Err(error) => {
                     let reason = format!("{}: {}", error.operation, error.source);
@@ -262,7 +264,14 @@ impl Hand {
 
     // ---- files ----
 
-    fn put(&mut self, path: &TreePath, meta: &Meta, file: &File, source: &Source, contents: &dyn Contents) -> Result<Done> {
+    fn put(
+        &mut self,
+        path: &TreePath,
+        meta: &Meta,
+        file: &File,
+        source: &Source,
+        contents: &dyn Contents,
+    ) -> Result<Done> {
         let staged = match source {
             Source::Shipped(number) => {
                 if !contents.stage(&self.staging, *number, &file.digest)? {
@@ -421,7 +430,15 @@ impl Hand {
 
     /// Takes a folder's lock as Dovecot takes it. `None` where there is nothing to lock, or it cannot be had.
     fn lock_folder(&mut self, unit: &TreePath, changes: &[Change]) -> Result<Option<TreePath>> {
-        let only_structure = changes.iter().all(|change| matches!(change, Change::RenameDirectory { .. } | Change::RemoveDirectory { .. } | Change::MakeDirectory { .. } | Change::Forget { .. }));
+        let only_structure = changes.iter().all(|change| {
+            matches!(
+                change,
+                Change::RenameDirectory { .. }
+                    | Change::RemoveDirectory { .. }
+                    | Change::MakeDirectory { .. }
+                    | Change::Forget { .. }
+            )
+        });
         if only_structure {
             return Ok(None);
         }

@@ -6,15 +6,15 @@
 //! rest of its folder, and after the batch that took the message in elsewhere.
 
 use super::SyncError;
-use super::guard::{self, Limit, Removal};
+use super::guard::Limit;
 use super::plan::{self, Shipment, Step};
 use super::read::{self, Answer, Content, Outcome, Output, Pool, Reader, Request, Shipped};
-use crate::catalogue::directory::{self, Row};
+use crate::catalogue::directory::{self};
 use crate::catalogue::edit::Edit;
 use crate::catalogue::scan::{Diff, Found, Rules, Scanner, UnitRows, mark};
 use crate::disk::{self, DiskError, FileKind, Root};
 use crate::maildir::change::{Change, Source};
-use crate::maildir::entry::{File, Kind, Known, Look, Meta};
+use crate::maildir::entry::{File, Kind, Known, Meta};
 use crate::maildir::folder;
 use crate::monitor::{Counters, Event, Monitor, Problem};
 use crate::path::TreePath;
@@ -85,6 +85,9 @@ const BATCH_STEPS: usize = 2048;
 /// Bytes of content that may be waiting between reading and sending.
 const IN_FLIGHT: u64 = 24 << 20;
 
+/// Batches that may be waiting there.
+const PENDING: usize = 12;
+
 /// Unpacked directories that may gather before they are written back.
 const OPEN_ROWS: usize = 512;
 
@@ -92,6 +95,12 @@ const OPEN_ROWS: usize = 512;
 const ROWS_AHEAD: usize = 512;
 
 type Result<T> = std::result::Result<T, SyncError>;
+
+mod count;
+mod cursor;
+mod settle;
+
+use cursor::Cursor;
 
 /// A walk through one tree.
 pub struct Cycle<'a, 't> {
@@ -204,10 +213,9 @@ impl<'a, 't> Cycle<'a, 't> {
         }
         match self.scanner.unit(path, &rows, self.edit)? {
             Some(diff) => self.handle(diff),
-            None if path.is_root() => Err(SyncError::Failed(format!(
-                "{} is not a directory that can be read",
-                self.options.root.show(path)
-            ))),
+            None if path.is_root() => {
+                Err(SyncError::Failed(format!("{} is not a directory that can be read", self.options.root.show(path))))
+            }
             None => {
                 self.held.retain(|_, held| !held.diff.path.is_within(path));
                 Ok(Vec::new())
@@ -362,7 +370,8 @@ impl<'a, 't> Cycle<'a, 't> {
                 .iter()
                 .chain(&diff.messages)
                 .zip(linked)
-                .filter_map(|(found, linked)| linked.then(|| found.path.clone()))
+                .filter(|&(_found, linked)| linked)
+                .map(|(found, _linked)| found.path.clone())
                 .collect();
             self.gathered.add(diff, |found| by_path.contains(&found.path));
         }
@@ -376,7 +385,8 @@ impl<'a, 't> Cycle<'a, 't> {
     /// Whether a file that appeared is one that is recorded, or on its way, under another name.
     fn is_linked(&mut self, found: &Found) -> Result<bool> {
         // A name that is recorded becomes a link only where it leads to another inode than it did.
-        let leads_elsewhere = found.known.as_ref().is_none_or(|known| known.local.ino != 0 && known.local.ino != found.stat.ino);
+        let leads_elsewhere =
+            found.known.as_ref().is_none_or(|known| known.local.ino != 0 && known.local.ino != found.stat.ino);
         if found.stat.kind != FileKind::File {
             return Ok(false);
         }
@@ -403,7 +413,7 @@ impl<'a, 't> Cycle<'a, 't> {
         let messages = steps.iter().filter(|step| self.is_message_content(step)).count() as u64;
         self.monitor.event(Event::Planned { messages, bytes: shipment.bytes });
         self.pending.push_back(Pending { steps, shipment, answers });
-        while self.in_flight > IN_FLIGHT || self.pending.len() > 64 {
+        while self.in_flight > IN_FLIGHT || self.pending.len() > PENDING {
             self.finish_oldest()?;
         }
         Ok(())
@@ -566,22 +576,40 @@ impl<'a, 't> Cycle<'a, 't> {
     fn finish_symlink(&mut self, found: Found, changes: &mut Vec<Change>) -> Result<()> {
         let local = self.scanner.local(&found.path, &found.stat);
         let target = found.target.unwrap_or_default();
-        let same = found.known.as_ref().is_some_and(|known| known.entry.kind == Kind::Symlink(target.clone()));
         let path = found.path;
-        let change = match same {
-            true => Change::SetMeta { path: path.clone(), meta: found.meta, group: 0 },
-            false => Change::Symlink { path: path.clone(), meta: found.meta, target },
-        };
-        self.settle_change(change, changes)?;
+        let before = found.known.map(|known| known.entry);
+        let is_same = before.as_ref().is_some_and(|entry| entry.kind == Kind::Symlink(target.clone()));
+        if !is_same {
+            self.settle_change(Change::Symlink { path: path.clone(), meta: found.meta, target }, changes)?;
+        } else if before.is_some_and(|entry| entry.meta != found.meta) {
+            self.settle_change(Change::SetMeta { path: path.clone(), meta: found.meta, group: 0 }, changes)?;
+        }
         Ok(self.edit.note(&path, local)?)
     }
 
-    /// A dry run: what a file will become, as far as can be said without reading it.
+    /// A dry run: what a file will become, as far as can be said without reading it all.
     fn finish_planned(&mut self, found: Found, changes: &mut Vec<Change>) -> Result<()> {
+        if self.is_unchanged(&found) {
+            return Ok(());
+        }
         let file = File { size: found.stat.size, ..File::default() };
         let source = Source::Shipped(0);
         self.counters.bytes_content += found.stat.size;
         self.settle_change(Change::Put { path: found.path, meta: found.meta, file, source }, changes)
+    }
+
+    /// Whether a file of which only the change time moved has the content that is recorded.
+    fn is_unchanged(&self, found: &Found) -> bool {
+        let Some(known) = found.known.as_ref().filter(|known| known.entry.mark() == mark(&found.stat)) else {
+            return false;
+        };
+        let digest = match &found.captured {
+            Some(bytes) => Some(crate::id::Digest::of(bytes)),
+            None => {
+                self.options.root.open_file(&found.path).ok().and_then(|mut file| super::staging::hash(&mut file).ok())
+            }
+        };
+        digest.is_some() && known.entry.file().map(|file| file.digest) == digest
     }
 
     fn finish_content(&mut self, found: Found, outcome: Outcome, changes: &mut Vec<Change>) -> Result<()> {
@@ -607,12 +635,20 @@ impl<'a, 't> Cycle<'a, 't> {
         let mut meta = found.meta.clone();
         meta.xattrs = xattrs;
         meta.mtime = Some(stat.mtime);
-        let group = if stat.links > 1 { group_of(&stat) } else { 0 };
+        let before = found.known.as_ref().and_then(|known| known.entry.file());
+        let group = match (stat.links > 1, before) {
+            (false, _) => 0,
+            // On a mirror the groups are those that the master gave; its inode numbers are its own.
+            (true, Some(before)) if self.options.rules.trust_names && before.group != 0 => before.group,
+            (true, _) => group_of(&stat),
+        };
         let file = File { size: stat.size, digest, group };
         let local = self.scanner.local(&path, &stat);
         if shipped == Shipped::Same {
-            let was_linked = found.known.as_ref().and_then(|known| known.entry.file()).is_some_and(|file| file.group != 0);
-            let is_another = found.known.as_ref().is_some_and(|known| known.local.ino != 0 && known.local.ino != stat.ino);
+            let was_linked =
+                found.known.as_ref().and_then(|known| known.entry.file()).is_some_and(|file| file.group != 0);
+            let is_another =
+                found.known.as_ref().is_some_and(|known| known.local.ino != 0 && known.local.ino != stat.ino);
             if was_linked && is_another {
                 // The same bytes in a file of its own: what it was a link of must not change with it.
                 let source = Source::Copied(path.clone());
@@ -727,7 +763,9 @@ impl<'a, 't> Cycle<'a, 't> {
         self.cursor.stale = self.cursor.stale || was != group;
         let link = Change::Link { path: path.clone(), existing, group, mark: known.entry.mark() };
         self.settle_change(link, changes)?;
-        if found.meta.mode != known.entry.meta.mode || (found.meta.uid, found.meta.gid) != (known.entry.meta.uid, known.entry.meta.gid) {
+        if found.meta.mode != known.entry.meta.mode
+            || (found.meta.uid, found.meta.gid) != (known.entry.meta.uid, known.entry.meta.gid)
+        {
             let meta = Meta { xattrs: known.entry.meta.xattrs.clone(), ..found.meta.clone() };
             self.settle_change(Change::SetMeta { path: path.clone(), meta, group }, changes)?;
         }
@@ -744,292 +782,6 @@ impl<'a, 't> Cycle<'a, 't> {
             false => Ok(()),
         }
     }
-
-    // ---- settling removals ----
-
-    fn settle(&mut self) -> Result<()> {
-        if self.held.is_empty() {
-            return Ok(());
-        }
-        // Once everywhere, for what went from one mailbox to another; then mailbox by mailbox.
-        self.walk(TreePath::root())?;
-        let mut ready = Vec::new();
-        while let Some(path) = self.held.values().next().map(|held| held.diff.path.clone()) {
-            let mailbox = self.mailbox_of(&path)?;
-            let is_quiet = self.wait_for_quiet(&mailbox)?;
-            let within = |held: &Held| held.diff.path.is_within(&mailbox);
-            let (here, elsewhere): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(|(_, held)| within(held));
-            self.held = elsewhere.into_iter().collect();
-            for (_, held) in here {
-                let all_moved = held.diff.vanished.iter().all(|(path, _)| self.moved.contains(path));
-                match is_quiet || all_moved {
-                    true => ready.push(held),
-                    false => self.say_restless(&held),
-                }
-            }
-        }
-        // What is beneath a directory that goes, goes with it.
-        let is_directory = |known: &Known| known.entry.kind == Kind::Directory;
-        let going: Vec<TreePath> = ready
-            .iter()
-            .flat_map(|held: &Held| &held.diff.vanished)
-            .filter(|(_, known)| is_directory(known))
-            .map(|(path, _)| path.clone())
-            .collect();
-        ready.retain(|held| !going.iter().any(|gone| held.diff.path.is_within(gone)));
-        if ready.is_empty() {
-            return Ok(());
-        }
-        self.check_guard(&ready)?;
-        self.ship_removals(ready)
-    }
-
-    fn say_restless(&self, held: &Held) {
-        let path = self.options.root.show(&held.diff.path);
-        self.monitor.event(Event::Note(format!("{path}: messages are on the move; the next run looks again")));
-    }
-
-    /// Looks at a mailbox until there is an instant at which all that was seen is true at once: no folder
-    /// changed between its listing and that instant. One folder may go on changing: it is listed last, and
-    /// its listing is the instant. What was in none of the folders then is gone, and not on its way.
-    ///
-    /// That nothing seems to have come or gone between two looks would not do: a message can go to and fro.
-    fn wait_for_quiet(&mut self, mailbox: &TreePath) -> Result<bool> {
-        for _ in 0..MAX_LOOKS {
-            self.walk(mailbox.clone())?;
-            let restless = self.restless_units(mailbox)?;
-            match restless.as_slice() {
-                [] => return Ok(true),
-                [one] => {
-                    self.walk_only(one)?;
-                    if self.restless_units(mailbox)?.iter().all(|unit| unit == one) {
-                        return Ok(true);
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(false)
-    }
-
-    /// Looks at one unit, and at none below it.
-    fn walk_only(&mut self, unit: &TreePath) -> Result<()> {
-        self.drain()?;
-        self.cursor = Cursor::default();
-        self.visit(unit)?;
-        self.drain()
-    }
-
-    /// The units of a mailbox that do not look as they did when they were last read.
-    fn restless_units(&mut self, mailbox: &TreePath) -> Result<Vec<TreePath>> {
-        let mut seen: HashMap<TreePath, Look> = HashMap::new();
-        for held in self.held.values() {
-            seen.extend(held.diff.looks.iter().cloned());
-        }
-        let is_directory = |known: &Known| known.entry.kind == Kind::Directory;
-        let vanished = self.held.values().flat_map(|held| &held.diff.vanished);
-        let gone: Vec<TreePath> =
-            vanished.filter(|(_, known)| is_directory(known)).map(|(path, _)| path.clone()).collect();
-        let mut restless: Vec<TreePath> = Vec::new();
-        for (path, row) in self.rows_below(mailbox)? {
-            let unit = match folder::is_part(path.name()) {
-                true => path.parent(),
-                false => path.clone(),
-            };
-            if path.name() == b"tmp" || restless.last() == Some(&unit) {
-                continue;
-            }
-            let recorded = seen.get(&path).copied().or(row.look).map(|look| Look { racy: false, ..look });
-            let now = self.options.root.stat_if_there(&path)?.map(|stat| stat.look());
-            let is_gone_as_seen = now.is_none() && gone.iter().any(|gone| path.is_within(gone));
-            if now != recorded && !is_gone_as_seen {
-                restless.push(unit);
-            }
-        }
-        restless.dedup();
-        Ok(restless)
-    }
-
-    fn rows_below(&mut self, path: &TreePath) -> Result<Vec<(TreePath, Row)>> {
-        self.edit.flush()?;
-        let (prefix, mut from) = (directory::key(path), directory::key(path));
-        let mut below = Vec::new();
-        loop {
-            let rows = self.edit.rows_from(&from, ROWS_AHEAD)?;
-            let is_last = rows.len() < ROWS_AHEAD;
-            for (key, row) in rows {
-                if !key.starts_with(&prefix) {
-                    return Ok(below);
-                }
-                below.push((directory::path_of(&key)?, row));
-                from = key;
-                from.push(0);
-            }
-            if is_last {
-                return Ok(below);
-            }
-        }
-    }
-
-    /// The directory within which a user's messages move: the topmost folder above `path`, or, where that has
-    /// no folders of its own (layout fs without an INBOX around), the directory that holds it.
-    fn mailbox_of(&mut self, path: &TreePath) -> Result<TreePath> {
-        let mut above = vec![path.clone()];
-        while let Some((parent, _)) = above.last().and_then(TreePath::split) {
-            above.push(parent);
-        }
-        for at in above.into_iter().rev() {
-            let Some(row) = self.edit.row(&at)? else { continue };
-            let directories = || row.entries.iter().filter(|known| known.entry.kind == Kind::Directory).map(|known| known.entry.name.as_bytes());
-            if directories().any(|name| name == b"cur") {
-                let has_folders = directories().any(|name| !folder::is_part(name));
-                return Ok(if has_folders { at } else { at.parent() });
-            }
-        }
-        Ok(path.clone())
-    }
-
-    fn check_guard(&mut self, ready: &[Held]) -> Result<()> {
-        let mut files = 0;
-        for (path, known) in ready.iter().flat_map(|held| &held.diff.vanished) {
-            files += match known.entry.kind {
-                Kind::Directory => {
-                    let (messages, others, _) = self.below(path)?;
-                    messages + others
-                }
-                _ => u64::from(known.entry.file().is_some() && !self.moved.contains(path)),
-            };
-        }
-        let of = self.edit.head.messages + self.edit.head.files;
-        let root = self.options.root.identity()?;
-        let removal = Removal {
-            files,
-            of,
-            root_is_empty: self.root_is_empty,
-            root_is_another: self.edit.head.root_id != 0 && self.edit.head.root_id != root,
-        };
-        let source = self.options.root.show(&TreePath::root());
-        match guard::stop(removal, self.options.limit, &source, self.options.standby) {
-            Some(sentence) => Err(SyncError::Guard(sentence)),
-            None => Ok(()),
-        }
-    }
-
-    fn ship_removals(&mut self, ready: Vec<Held>) -> Result<()> {
-        let mut sources = HashMap::new();
-        for (at, held) in ready.iter().enumerate() {
-            for (_, known) in held.diff.vanished.iter().filter(|(_, known)| known.local.ino != 0) {
-                sources.insert(known.local.ino, at);
-            }
-        }
-        let mut receives = HashSet::new();
-        for (at, held) in ready.iter().enumerate() {
-            for found in held.diff.messages.iter().chain(&held.diff.files) {
-                if let Some(&from) = sources.get(&found.stat.ino).filter(|&&from| from != at) {
-                    receives.insert((at, from));
-                }
-            }
-        }
-        let numbered: Vec<(usize, Held)> = ready.into_iter().enumerate().collect();
-        let ordered = match receives.is_empty() {
-            true => numbered.into_iter().map(|unit| vec![unit]).collect(),
-            false => plan::order(numbered, |a, b| receives.contains(&(a.0, b.0))),
-        };
-        for group in ordered {
-            // In a ring of moves nobody can be first: all take in before any gives up.
-            let mut leaving = Vec::new();
-            let is_ring = group.len() > 1;
-            for (_, mut held) in group {
-                if is_ring {
-                    let vanished = std::mem::take(&mut held.diff.vanished);
-                    leaving.push(Diff { path: held.diff.path.clone(), vanished, ..Diff::default() });
-                }
-                self.gather(held.diff)?;
-            }
-            for diff in leaving {
-                self.gather(diff)?;
-            }
-            // Each in the order found, so that a link is made before what it leads to goes.
-            self.close()?;
-        }
-        self.drain()
-    }
-
-    // ---- counting ----
-
-    /// Messages, other files and directories below a directory, itself included.
-    fn below(&mut self, path: &TreePath) -> Result<(u64, u64, u64)> {
-        let (mut messages, mut others, mut directories) = (0, 0, 0);
-        for (at, row) in self.rows_below(path)? {
-            directories += 1;
-            match directory::is_paged(&at) {
-                true => messages += row.count,
-                false => others += row.entries.iter().filter(|known| known.entry.file().is_some()).count() as u64,
-            }
-        }
-        Ok((messages, others, directories))
-    }
-
-    fn count_removed_directory(&mut self, path: &TreePath) -> Result<()> {
-        let (messages, others, directories) = self.below(path)?;
-        // The change itself counts one.
-        self.counters.directories_removed += directories.saturating_sub(1);
-        let moved = self.moved.iter().filter(|moved| moved.is_within(path)).count() as u64;
-        self.counters.messages_renamed += moved;
-        self.counters.messages_linked -= moved.min(self.counters.messages_linked);
-        self.counters.messages_removed += messages.saturating_sub(moved);
-        self.counters.files_removed += others;
-        Ok(())
-    }
-
-    fn count(&mut self, change: &Change, is_new: bool) {
-        let counters = &mut self.counters;
-        let is_message = folder::is_message(self.options.rules.kind, change.path());
-        let counter = match change {
-            Change::MakeDirectory { .. } if is_new => &mut counters.directories_added,
-            Change::MakeDirectory { .. } | Change::SetMeta { .. } | Change::Forget { .. } => &mut counters.metadata_changed,
-            Change::RenameDirectory { .. } => &mut counters.directories_renamed,
-            Change::RemoveDirectory { .. } => &mut counters.directories_removed,
-            Change::Put { .. } if is_message && is_new => &mut counters.messages_added,
-            Change::Put { source: Source::Delta(_), .. } => &mut counters.files_patched,
-            Change::Symlink { .. } => &mut counters.symlinks_changed,
-            Change::Put { .. } if is_new => &mut counters.files_added,
-            Change::Put { .. } => &mut counters.files_replaced,
-            Change::Link { .. } if is_message => &mut counters.messages_linked,
-            Change::Link { .. } => &mut counters.files_added,
-            Change::Rename { .. } => &mut counters.messages_renamed,
-            Change::Remove { path, .. } if is_message && self.moved.contains(path) => {
-                counters.messages_linked = counters.messages_linked.saturating_sub(1);
-                &mut counters.messages_renamed
-            }
-            Change::Remove { .. } if is_message => &mut counters.messages_removed,
-            Change::Remove { .. } => &mut counters.files_removed,
-        };
-        *counter += 1;
-        if self.options.itemize {
-            self.monitor.event(Event::Item(itemized(change, is_new)));
-        }
-    }
-}
-
-/// A change as rsync's `--itemize-changes` would show it; `r` is a rename, which rsync does not have.
-fn itemized(change: &Change, is_new: bool) -> String {
-    let plus = if is_new { "+++++++++" } else { "........." };
-    match change {
-        Change::MakeDirectory { path, .. } if is_new => format!("cd{plus} {path}/"),
-        Change::MakeDirectory { path, .. } => format!(".d..tpog.. {path}/"),
-        Change::RenameDirectory { from, to } => format!("rd......... {from}/ -> {to}/"),
-        Change::RemoveDirectory { path } => format!("*deleting   {path}/"),
-        Change::Put { path, source: Source::Copied(from), .. } => format!("cf{plus} {path} <= {from}"),
-        Change::Put { path, .. } if is_new => format!(">f{plus} {path}"),
-        Change::Put { path, .. } => format!(">f.st...... {path}"),
-        Change::Symlink { path, target, .. } => format!("cL{plus} {path} -> {}", crate::path::escape(target)),
-        Change::Link { path, existing, .. } => format!("hf{plus} {path} => {existing}"),
-        Change::Rename { from, to, .. } => format!("rf......... {from} -> {to}"),
-        Change::SetMeta { path, .. } => format!(".f..tpogax. {path}"),
-        Change::Remove { path, .. } => format!("*deleting   {path}"),
-        Change::Forget { path } => format!("*excluding  {path}"),
-    }
 }
 
 /// The hard-link group of an inode: never 0, and the same for each of its names.
@@ -1038,43 +790,4 @@ fn group_of(stat: &crate::disk::Stat) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&hash.0[..8]);
     u64::from_le_bytes(first).max(1)
-}
-
-/// Goes through the catalogue's rows in order, some read ahead.
-#[derive(Default)]
-struct Cursor {
-    ahead: VecDeque<(Vec<u8>, Row)>,
-    /// The catalogue has no more rows behind those read ahead.
-    exhausted: bool,
-    /// Rows were renamed or removed: what was read ahead may be wrong.
-    stale: bool,
-}
-
-impl Cursor {
-    /// The row of a directory that comes after all that were asked for before.
-    fn take(&mut self, path: &TreePath, edit: &mut Edit<'_>) -> Result<Option<Row>> {
-        let key = directory::key(path);
-        if self.stale {
-            *self = Self::default();
-        }
-        loop {
-            while self.ahead.front().is_some_and(|(front, _)| *front < key) {
-                self.ahead.pop_front();
-            }
-            match self.ahead.front() {
-                Some((front, _)) if *front == key => return Ok(self.ahead.pop_front().map(|(_, row)| row)),
-                Some(_) => return Ok(None),
-                None if self.exhausted => return Ok(None),
-                None => self.fill(&key, edit)?,
-            }
-        }
-    }
-
-    fn fill(&mut self, from: &[u8], edit: &mut Edit<'_>) -> Result<()> {
-        edit.flush()?;
-        let rows = edit.rows_from(from, ROWS_AHEAD)?;
-        self.exhausted = rows.len() < ROWS_AHEAD;
-        self.ahead = rows.into();
-        Ok(())
-    }
 }

@@ -97,6 +97,9 @@ pub struct Reader {
     pub level: i32,
 }
 
+/// A file's bytes, its state while they were read, and its attributes.
+type ReadWhole = (Vec<u8>, Stat, Vec<Xattr>);
+
 /// A job's answer, to be taken in order.
 pub type Answer = Receiver<Output>;
 
@@ -229,14 +232,22 @@ impl Reader {
     }
 
     /// Reads a file as it is now. A message that was renamed since it was seen is read under its new name.
-    fn read_whole(&self, found: &Found) -> Result<Option<(Vec<u8>, Stat, Vec<Xattr>)>, DiskError> {
+    fn read_whole(&self, found: &Found) -> Result<Option<ReadWhole>, DiskError> {
         let Some(file) = self.open(found)? else { return Ok(None) };
         let failed = |source| DiskError { operation: "cannot read", path: self.root.show(&found.path), source };
-        let mut bytes = Vec::with_capacity(found.stat.size as usize + 1);
-        (&file).take(WHOLE_MAX * 2).read_to_end(&mut bytes).map_err(failed)?;
         let mut stat = disk::stat_file(&file).map_err(failed)?;
+        // One call where the file is as long as it says; a byte more shows one that grew.
+        let mut bytes = vec![0; stat.size.min(WHOLE_MAX * 2) as usize + 1];
+        let mut length = read_full_once(&file, &mut bytes).map_err(failed)?;
+        if length == bytes.len() {
+            let mut rest = Vec::new();
+            (&file).take(WHOLE_MAX * 2).read_to_end(&mut rest).map_err(failed)?;
+            length += rest.len();
+            bytes.append(&mut rest);
+        }
+        bytes.truncate(length);
         let xattrs = disk::read_xattrs(file.as_fd()).map_err(failed)?;
-        stat.size = bytes.len() as u64;
+        stat.size = length as u64;
         Ok(Some((bytes, stat, xattrs)))
     }
 
@@ -360,6 +371,16 @@ fn hash(file: &mut File) -> std::io::Result<Digest> {
     }
 }
 
+/// Reads until the buffer is full, or a read brings less than was asked for: the end, in a regular file.
+fn read_full_once(mut file: &File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -406,7 +427,14 @@ impl Packer<'_> {
         }
     }
 
-    fn piece(&mut self, number: u64, offset: u64, bytes: &[u8], last: Option<Digest>, sparse: bool) -> Result<(), Closed> {
+    fn piece(
+        &mut self,
+        number: u64,
+        offset: u64,
+        bytes: &[u8],
+        last: Option<Digest>,
+        sparse: bool,
+    ) -> Result<(), Closed> {
         if !self.block.data.is_empty() && self.block.data.len() + bytes.len() > block::MAX_RAW {
             self.close()?;
         }

@@ -4,11 +4,11 @@
 //! writes contents beside the mirror; the committer makes batches durable, acknowledges, and lets the hand
 //! apply them. They hand work on in order, so when a batch reaches the committer its contents are there.
 
+use super::SyncError;
 use super::apply::{Arrived, Contents, Hand};
 use super::cycle::{Cycle, NoSink, Options};
 use super::guard::Limit;
 use super::staging::Staging;
-use super::SyncError;
 use crate::catalogue::directory;
 use crate::catalogue::edit::Edit;
 use crate::catalogue::filter::Filter;
@@ -30,6 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Queue, SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Contents of at most so many bytes go into the log; above, straight into files, and the file system is
 /// synced for many batches at once.
@@ -42,8 +43,12 @@ const MAX_CHANGES: usize = 8 << 20;
 const CHECKPOINT_BYTES: u64 = 256 << 20;
 const CHECKPOINT_CHANGES: u64 = 200_000;
 
-/// Batches made durable together.
-const GROUP: usize = 64;
+/// Changes, and bytes of contents, that are made durable together.
+const GROUP_CHANGES: usize = 8192;
+const GROUP_BYTES: u64 = 128 << 20;
+
+/// How long a group waits for one more batch.
+const GROUP_WAIT: Duration = Duration::from_millis(10);
 
 /// Entries in one message of a directory's record.
 const ROW_ENTRIES: usize = 4096;
@@ -134,7 +139,17 @@ impl Slave {
             // A dry run towards a directory that is not there yet: everything would be new.
             let above = Arc::new(existing_above(&path)?);
             let catalogue = Catalogue::open_dry(None)?;
-            return Ok(Self { hello, mirror: above, is_absent: true, staging: None, state: None, catalogue, rules, warnings: vec![], _lock: None });
+            return Ok(Self {
+                hello,
+                mirror: above,
+                is_absent: true,
+                staging: None,
+                state: None,
+                catalogue,
+                rules,
+                warnings: vec![],
+                _lock: None,
+            });
         };
         let mirror = Arc::new(mirror);
         match hello.dry_run {
@@ -154,7 +169,17 @@ impl Slave {
             Err(error) => return Err(error.into()),
         };
         let catalogue = Catalogue::open_dry(state.as_ref())?;
-        Ok(Self { hello, mirror, is_absent: false, staging: None, state, catalogue, rules, warnings: vec![], _lock: None })
+        Ok(Self {
+            hello,
+            mirror,
+            is_absent: false,
+            staging: None,
+            state,
+            catalogue,
+            rules,
+            warnings: vec![],
+            _lock: None,
+        })
     }
 
     fn open_locked(hello: Hello, mirror: Arc<Root>, rules: Rules) -> Result<Self> {
@@ -180,26 +205,45 @@ impl Slave {
         if anew {
             warnings.push("the slave's catalogue was damaged and is made anew from the mirror".to_owned());
         }
-        let slave = Self { hello, mirror, is_absent: false, staging: Some(staging), state: Some(state), catalogue, rules, warnings, _lock: Some(lock) };
-        slave.recover()?;
+        let mut slave = Self {
+            hello,
+            mirror,
+            is_absent: false,
+            staging: Some(staging),
+            state: Some(state),
+            catalogue,
+            rules,
+            warnings,
+            _lock: Some(lock),
+        };
+        let is_damaged = slave.recover()?;
+        if is_damaged {
+            let sentence = "the slave's log was damaged in its middle: what it held is compared with the master anew";
+            slave.warnings.push(sentence.to_owned());
+        }
         Ok(slave)
     }
 
     /// Does again what the log holds beyond the catalogue, and begins a new log.
-    fn recover(&self) -> Result<()> {
-        let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(()) };
+    ///
+    /// `true` where the log is damaged: mirror and catalogue then tell what is there, and the master the rest.
+    fn recover(&self) -> Result<bool> {
+        let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(false) };
+        let mut is_damaged = false;
         let replay = Replay::open(state).map_err(|error| SyncError::Failed(error.to_string()))?;
         if let Some(mut replay) = replay {
             let transaction = self.catalogue.begin()?;
             let mut edit = Edit::new(&transaction)?;
             self.replay(&mut replay, staging, &mut edit)?;
+            is_damaged = replay.is_damaged;
             self.mirror.sync_file_system()?;
             if edit.finish()? {
                 transaction.commit()?;
             }
         }
         Segment::remove(state)?;
-        staging.clear()
+        staging.clear()?;
+        Ok(is_damaged)
     }
 
     fn replay(&self, replay: &mut Replay, staging: &Arc<Staging>, edit: &mut Edit<'_>) -> Result<()> {
@@ -237,7 +281,8 @@ impl Slave {
                 continue;
             }
             let in_place = self.mirror.open_file(path).ok().and_then(|mut there| super::staging::hash(&mut there).ok());
-            let is_delta_there = matches!(source, Source::Delta(_)) && staging.root().stat_if_there(&Staging::path(number))?.is_some();
+            let is_delta_there =
+                matches!(source, Source::Delta(_)) && staging.root().stat_if_there(&Staging::path(number))?.is_some();
             if in_place != Some(file.digest) && !is_delta_there {
                 return Ok(false);
             }
@@ -332,7 +377,13 @@ impl Slave {
 
     /// The committer: one catalogue transaction after the other until the work ends.
     /// `learned` says that the first of them holds what the look at the mirror brought.
-    fn commit_all(&self, mut transaction: Transaction, mut learned: bool, work: &Queue<Work>, sender: &Sender) -> Result<()> {
+    fn commit_all(
+        &self,
+        mut transaction: Transaction,
+        mut learned: bool,
+        work: &Queue<Work>,
+        sender: &Sender,
+    ) -> Result<()> {
         loop {
             let (ended, has_segment, changed) = {
                 let mut term = Term::new(self, &transaction, sender)?;
@@ -432,7 +483,12 @@ fn open_or_make(path: &Path) -> Result<Root> {
     let Some(name) = path.file_name() else { return Ok(Root::open(path)?) };
     let made = Root::open(parent).and_then(|parent| parent.make_own(name));
     let made = made.and_then(|_| Root::open(path));
-    made.map_err(|error| SyncError::Failed(format!("cannot make the directory {}: {error}", crate::path::escape(path.as_os_str().as_bytes()))))
+    made.map_err(|error| {
+        SyncError::Failed(format!(
+            "cannot make the directory {}: {error}",
+            crate::path::escape(path.as_os_str().as_bytes())
+        ))
+    })
 }
 
 /// Contents from the blocks that the log holds, or from what an earlier process staged.
@@ -577,7 +633,8 @@ impl<'s, 't> Term<'s, 't> {
     fn new(slave: &'s Slave, transaction: &'t Transaction, sender: &'s Sender) -> Result<Self> {
         let edit = Edit::new(transaction)?;
         let position = edit.head.position;
-        let hand = slave.staging.as_ref().map(|staging| Hand::new(slave.mirror.clone(), staging.clone(), slave.hello.kind));
+        let hand =
+            slave.staging.as_ref().map(|staging| Hand::new(slave.mirror.clone(), staging.clone(), slave.hello.kind));
         Ok(Self {
             slave,
             edit,
@@ -596,17 +653,21 @@ impl<'s, 't> Term<'s, 't> {
     fn run(&mut self, work: &Queue<Work>) -> Result<Ended> {
         loop {
             let Ok(first) = work.recv() else { return Ok(Ended::Closed) };
-            let mut batches = Vec::new();
+            let (mut batches, mut changes) = (Vec::new(), 0);
             let mut next = Some(first);
             let mut after = None;
             while let Some(item) = next.take() {
                 match item {
                     Work::Block(payload, raw) => self.take_block(payload, raw),
-                    Work::Batch(position, changes) => batches.push((position, changes)),
+                    Work::Batch(position, batch) => {
+                        changes += batch.len();
+                        batches.push((position, batch));
+                    }
                     other => after = Some(other),
                 }
-                if after.is_none() && batches.len() < GROUP {
-                    next = work.try_recv().ok();
+                let is_full = changes >= GROUP_CHANGES || self.waiting_bytes >= GROUP_BYTES && !batches.is_empty();
+                if after.is_none() && !is_full {
+                    next = work.recv_timeout(GROUP_WAIT).ok();
                 }
             }
             self.commit(batches)?;
@@ -618,10 +679,10 @@ impl<'s, 't> Term<'s, 't> {
                 Some(Work::Failed(error)) => return Err(error),
                 Some(Work::Block(..) | Work::Batch(..)) => {}
             }
-            if self.bytes > CHECKPOINT_BYTES || self.changes > CHECKPOINT_CHANGES {
-                if self.hand.as_ref().is_some_and(|hand| hand.drifted.is_empty() && hand.problems.is_empty()) {
-                    return Ok(Ended::Checkpoint);
-                }
+            if (self.bytes > CHECKPOINT_BYTES || self.changes > CHECKPOINT_CHANGES)
+                && self.hand.as_ref().is_some_and(|hand| hand.drifted.is_empty() && hand.problems.is_empty())
+            {
+                return Ok(Ended::Checkpoint);
             }
         }
     }

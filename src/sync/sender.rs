@@ -110,11 +110,7 @@ struct Wire<'a> {
 ///
 /// # Errors
 /// Where the source cannot be read, or another run holds the lock.
-pub fn run(
-    request: &Request,
-    monitor: &dyn Monitor,
-    connect: impl FnOnce() -> Result<Connection>,
-) -> Result<Report> {
+pub fn run(request: &Request, monitor: &dyn Monitor, connect: impl FnOnce() -> Result<Connection>) -> Result<Report> {
     let begin = Instant::now();
     let mut master = Master::open(request, monitor)?;
     monitor.event(Event::Phase(Phase::Connect));

@@ -158,7 +158,8 @@ impl Staging {
         let mut delta = self.root.open_file(&Self::path(number))?;
         let result = self.fresh(&TreePath::root().child(&format!("{number}.patched")))?;
         let sparse = disk::stat_file(base).is_ok_and(|stat| stat.is_sparse());
-        let mut output = Hashing { writer: result, hasher: blake3::Hasher::new(), failed: None, sparse, waiting: Vec::new() };
+        let mut output =
+            Hashing { writer: result, hasher: blake3::Hasher::new(), failed: None, sparse, waiting: Vec::new() };
         let applied = delta::apply(base, &mut delta, &mut output, size);
         let ended = output.end(size);
         if let Some(error) = output.failed.take() {

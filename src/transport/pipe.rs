@@ -13,19 +13,8 @@ pub fn pair(peer: &str) -> (Connection, Connection) {
     (end(peer, to_far, from_far, &ending), end("the master", to_near, from_near, &ending))
 }
 
-fn end(
-    peer: &str,
-    frames: mpsc::Sender<Frame>,
-    incoming: mpsc::Receiver<Frame>,
-    ending: &Arc<Ending>,
-) -> Connection {
-    let sender = Sender {
-        peer: peer.to_owned(),
-        frames,
-        sent: Arc::default(),
-        throttle: None,
-        ending: ending.clone(),
-    };
+fn end(peer: &str, frames: mpsc::Sender<Frame>, incoming: mpsc::Receiver<Frame>, ending: &Arc<Ending>) -> Connection {
+    let sender = Sender { peer: peer.to_owned(), frames, sent: Arc::default(), throttle: None, ending: ending.clone() };
     let receiver = Receiver {
         peer: peer.to_owned(),
         frames: super::Incoming::Pipe(incoming),

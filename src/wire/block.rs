@@ -74,11 +74,8 @@ impl Block {
             level => Some(zstd::bulk::compress(&self.data, level)?),
         };
         let packed = shorter.as_ref().filter(|bytes| bytes.len() < self.data.len());
-        let header = Header {
-            codec: u8::from(packed.is_some()),
-            raw: self.data.len() as u32,
-            pieces: self.pieces.clone(),
-        };
+        let header =
+            Header { codec: u8::from(packed.is_some()), raw: self.data.len() as u32, pieces: self.pieces.clone() };
         let table = postcard::to_stdvec(&header).map_err(std::io::Error::other)?;
         let mut payload = Vec::with_capacity(4 + table.len() + self.data.len());
         payload.extend_from_slice(&(table.len() as u32).to_le_bytes());

@@ -87,9 +87,7 @@ impl Frame {
         // The declared size is the sender's word: it may only lower the limit.
         let declared = zstd::zstd_safe::get_frame_content_size(&self.payload).ok().flatten();
         let limit = declared.unwrap_or(MAX_RAW as u64).min(MAX_RAW as u64) as usize;
-        zstd::bulk::decompress(&self.payload, limit)
-            .map(Into::into)
-            .map_err(|_| FrameError::Compression)
+        zstd::bulk::decompress(&self.payload, limit).map(Into::into).map_err(|_| FrameError::Compression)
     }
 
     /// Bytes that the frame takes on the wire or on disk.

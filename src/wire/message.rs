@@ -213,8 +213,11 @@ impl Message {
             7 => Self::Finish,
             8 => Self::Done(decode(kind, &payload)?),
             9 => Self::Compare,
-            10 => decode(kind, &payload).map(|(rows, last)| Self::Digests(rows, last))?,
-            11 => Self::Fetch(decode(kind, &payload)?),
+            10 => {
+                let (rows, last): (Vec<_>, bool) = decode(kind, &payload)?;
+                Self::Digests(limited(kind, rows)?, last)
+            }
+            11 => Self::Fetch(limited(kind, decode(kind, &payload)?)?),
             12 => Self::Row(decode(kind, &payload)?),
             13 => Self::Refuse(decode(kind, &payload)?),
             14 => Self::Ping,
@@ -233,6 +236,13 @@ fn decode<T: DeserializeOwned>(kind: u8, payload: &[u8]) -> Result<T, MessageErr
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(malformed(format!("{} bytes too many", rest.len()))),
         Err(error) => Err(malformed(error.to_string())),
+    }
+}
+
+fn limited<T>(kind: u8, list: Vec<T>) -> Result<Vec<T>, MessageError> {
+    match list.len() <= MAX_LIST {
+        true => Ok(list),
+        false => Err(MessageError::Malformed(kind, format!("a list of {} directories", list.len()))),
     }
 }
 
@@ -277,9 +287,7 @@ fn is_valid(change: &Change) -> bool {
             below_root && path != existing && !existing.is_root() && mark.mtime.is_valid()
         }
         Rename { from, to, mark } => below_root && from != to && !from.is_root() && mark.mtime.is_valid(),
-        RenameDirectory { from, to } => {
-            below_root && !from.is_root() && !to.is_within(from) && !from.is_within(to)
-        }
+        RenameDirectory { from, to } => below_root && !from.is_root() && !to.is_within(from) && !from.is_within(to),
         RemoveDirectory { .. } | Forget { .. } => below_root,
         Remove { mark, .. } => below_root && mark.mtime.is_valid(),
     }

@@ -99,21 +99,14 @@ fn descendants(ancestor: u32) -> Vec<Process> {
     let everything: Vec<(u32, u32, String)> = fs::read_dir("/proc")
         .expect("/proc is mounted")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| {
-            parent_and_beginning(pid)
-                .ok()
-                .map(|(parent, began)| (pid, parent, began))
-        })
+        .filter_map(|pid| parent_and_beginning(pid).ok().map(|(parent, began)| (pid, parent, began)))
         .collect();
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![ancestor];
     while let Some(wanted) = parents.pop() {
         for (pid, _, began) in everything.iter().filter(|(_, parent, _)| *parent == wanted) {
             parents.push(*pid);
-            found.push(Process {
-                pid: *pid,
-                began: began.clone(),
-            });
+            found.push(Process { pid: *pid, began: began.clone() });
         }
     }
     found
@@ -124,11 +117,7 @@ fn descendants(ancestor: u32) -> Vec<Process> {
 /// A process that has ended and only waits for its parent to take notice is none any more.
 fn parent_and_beginning(pid: u32) -> io::Result<(u32, String)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let mut fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let state = fields.next();
     let parent = fields.next().and_then(|field| field.parse().ok());
     let began = fields.nth(17);

@@ -44,10 +44,7 @@ impl User {
     }
 
     fn home(&self, mail: &Path) -> PathBuf {
-        let (name, domain) = self
-            .address
-            .split_once('@')
-            .expect("an address has a domain");
+        let (name, domain) = self.address.split_once('@').expect("an address has a domain");
         mail.join(domain).join(name)
     }
 }
@@ -78,46 +75,24 @@ impl Dovecot {
     /// None if the port is taken by now.
     fn start_on(port: u16, mail: &Path, users: &[User]) -> Option<Self> {
         // Not in $TMPDIR, which may be too long for the address of a Unix socket (108 bytes).
-        let runtime = tempfile::Builder::new()
-            .prefix("dovecot-")
-            .tempdir_in("/tmp")
-            .expect("/tmp can be written");
+        let runtime = tempfile::Builder::new().prefix("dovecot-").tempdir_in("/tmp").expect("/tmp can be written");
         // The login and mail processes are other users where the test is root.
-        fs::set_permissions(runtime.path(), fs::Permissions::from_mode(0o755))
-            .expect("its owner may change a mode");
+        fs::set_permissions(runtime.path(), fs::Permissions::from_mode(0o755)).expect("its owner may change a mode");
         let configuration = runtime.path().join("dovecot.conf");
-        fs::write(&configuration, configuration_text(runtime.path(), port))
-            .expect("the configuration is written");
-        fs::write(runtime.path().join("users"), users_text(mail, users))
-            .expect("the users are written");
-        let arguments = [
-            "-F",
-            "-c",
-            configuration.to_str().expect("the path is ASCII"),
-        ];
-        let mut daemon = Daemon::start(
-            Path::new(PROGRAM),
-            &arguments,
-            &runtime.path().join("output"),
-        );
+        fs::write(&configuration, configuration_text(runtime.path(), port)).expect("the configuration is written");
+        fs::write(runtime.path().join("users"), users_text(mail, users)).expect("the users are written");
+        let arguments = ["-F", "-c", configuration.to_str().expect("the path is ASCII")];
+        let mut daemon = Daemon::start(Path::new(PROGRAM), &arguments, &runtime.path().join("output"));
         let mut ended = false;
         let up = holds_soon(|| {
             ended = daemon.ended().is_some();
             ended || Imap::connect(port).is_ok()
         });
-        let server = Self {
-            _daemon: daemon,
-            runtime,
-            port,
-        };
+        let server = Self { _daemon: daemon, runtime, port };
         if ended && server.everything_said().contains("Address already in use") {
             return None;
         }
-        assert!(
-            up && !ended,
-            "Dovecot does not start:\n{}",
-            server.everything_said()
-        );
+        assert!(up && !ended, "Dovecot does not start:\n{}", server.everything_said());
         Some(server)
     }
 
@@ -140,38 +115,21 @@ impl Dovecot {
         // After a RENAME Dovecot 2.3 can list a folder under its old name too, on an untouched server as well.
         listed.retain(|entry| !is_selectable(entry) || session.exists(&entry.name));
         let selectable = listed.iter().filter(|entry| is_selectable(entry));
-        let folders = selectable
-            .map(|entry| {
-                (
-                    entry.name.clone(),
-                    Folder::seen_by(&mut session, &entry.name),
-                )
-            })
-            .collect();
-        Account {
-            subscribed: session.lsub(),
-            listed,
-            folders,
-        }
+        let folders =
+            selectable.map(|entry| (entry.name.clone(), Folder::seen_by(&mut session, &entry.name))).collect();
+        Account { subscribed: session.lsub(), listed, folders }
     }
 
     /// What the server has complained of since it started, about mail (not about its own limits).
     pub fn complaints(&self) -> Vec<String> {
-        let about_mail = |line: &&str| {
-            ["imap(", "lmtp("]
-                .iter()
-                .any(|service| line.contains(service))
-        };
+        let about_mail = |line: &&str| ["imap(", "lmtp("].iter().any(|service| line.contains(service));
         let log = fs::read_to_string(self.runtime.path().join("errors.log")).unwrap_or_default();
         log.lines().filter(about_mail).map(str::to_owned).collect()
     }
 
     fn everything_said(&self) -> String {
         let files = ["output", "errors.log", "info.log"].map(|name| self.runtime.path().join(name));
-        files
-            .iter()
-            .filter_map(|file| fs::read_to_string(file).ok())
-            .collect()
+        files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect()
     }
 }
 
@@ -194,11 +152,7 @@ impl Folder {
     pub fn seen_by(session: &mut Imap, name: &str) -> Self {
         let opened = session.examine(name);
         let messages = session.messages();
-        Self {
-            opened,
-            status: session.status(name),
-            messages,
-        }
+        Self { opened, status: session.status(name), messages }
     }
 }
 
@@ -219,12 +173,7 @@ pub fn differences(master: &Account, mirror: &Account) -> Vec<String> {
     found
 }
 
-fn listing_differences(
-    command: &str,
-    master: &BTreeSet<Listed>,
-    mirror: &BTreeSet<Listed>,
-    found: &mut Vec<String>,
-) {
+fn listing_differences(command: &str, master: &BTreeSet<Listed>, mirror: &BTreeSet<Listed>, found: &mut Vec<String>) {
     let only = |these: &BTreeSet<Listed>, not_those: &BTreeSet<Listed>| -> Vec<Listed> {
         these.difference(not_those).cloned().collect()
     };
@@ -232,87 +181,35 @@ fn listing_differences(
 }
 
 fn folder_differences(name: &str, master: &Folder, mirror: &Folder, found: &mut Vec<String>) {
-    differing(
-        &format!("SELECT {name}"),
-        &master.opened,
-        &mirror.opened,
-        found,
-    );
-    differing(
-        &format!("STATUS {name}"),
-        &master.status,
-        &mirror.status,
-        found,
-    );
-    let by_uid = |folder: &Folder| {
-        folder
-            .messages
-            .iter()
-            .map(|message| (message.uid, summary(message)))
-            .collect()
-    };
-    let (master_messages, mirror_messages): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        (by_uid(master), by_uid(mirror));
-    let uids: BTreeSet<u32> = master_messages
-        .keys()
-        .chain(mirror_messages.keys())
-        .copied()
-        .collect();
+    differing(&format!("SELECT {name}"), &master.opened, &mirror.opened, found);
+    differing(&format!("STATUS {name}"), &master.status, &mirror.status, found);
+    let by_uid = |folder: &Folder| folder.messages.iter().map(|message| (message.uid, summary(message))).collect();
+    let (master_messages, mirror_messages): (BTreeMap<_, _>, BTreeMap<_, _>) = (by_uid(master), by_uid(mirror));
+    let uids: BTreeSet<u32> = master_messages.keys().chain(mirror_messages.keys()).copied().collect();
     for uid in uids {
-        differing(
-            &format!("{name} UID {uid}"),
-            &master_messages.get(&uid),
-            &mirror_messages.get(&uid),
-            found,
-        );
+        differing(&format!("{name} UID {uid}"), &master_messages.get(&uid), &mirror_messages.get(&uid), found);
     }
-    let bodies = master
-        .messages
-        .iter()
-        .zip(&mirror.messages)
-        .filter(|(one, other)| one.uid == other.uid);
+    let bodies = master.messages.iter().zip(&mirror.messages).filter(|(one, other)| one.uid == other.uid);
     found.extend(
         bodies
             .filter(|(one, other)| one.body != other.body)
             .map(|(one, _)| format!("{name} UID {}: other text", one.uid)),
     );
-    differing(
-        &format!("{name}: number of messages"),
-        &master.messages.len(),
-        &mirror.messages.len(),
-        found,
-    );
+    differing(&format!("{name}: number of messages"), &master.messages.len(), &mirror.messages.len(), found);
 }
 
-fn differing<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    master: &T,
-    mirror: &T,
-    found: &mut Vec<String>,
-) {
+fn differing<T: PartialEq + std::fmt::Debug>(what: &str, master: &T, mirror: &T, found: &mut Vec<String>) {
     if master != mirror {
-        found.push(format!(
-            "{what}:\n    master {master:?}\n    mirror {mirror:?}"
-        ));
+        found.push(format!("{what}:\n    master {master:?}\n    mirror {mirror:?}"));
     }
 }
 
 /// All of a message but its text, and enough of that to know it by.
 fn summary(message: &Message) -> String {
-    let subject = message
-        .body
-        .split(|byte| *byte == b'\n')
-        .find(|line| line.starts_with(b"Subject:"));
-    let subject = String::from_utf8_lossy(subject.unwrap_or_default())
-        .trim_end()
-        .to_owned();
+    let subject = message.body.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"Subject:"));
+    let subject = String::from_utf8_lossy(subject.unwrap_or_default()).trim_end().to_owned();
     let flags: Vec<&str> = message.flags.iter().map(String::as_str).collect();
-    format!(
-        "{} octets, {}, ({}), {subject}",
-        message.size,
-        message.internal_date,
-        flags.join(" ")
-    )
+    format!("{} octets, {}, ({}), {subject}", message.size, message.internal_date, flags.join(" "))
 }
 
 /// The user and group that own the mail on disk.
@@ -325,10 +222,7 @@ pub fn mail_owner() -> (u32, u32) {
 
 fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback is up");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 fn users_text(mail: &Path, users: &[User]) -> String {
@@ -343,10 +237,7 @@ fn users_text(mail: &Path, users: &[User]) -> String {
             (Layout::Fs, Version::V2_3) => "userdb_mail=maildir:~/Maildir:LAYOUT=fs",
             (Layout::Fs, Version::V2_4) => "userdb_mailbox_list_layout=fs",
         };
-        format!(
-            "{}:{PASSWORD}:{uid}:{gid}::{home}::{layout}\n",
-            user.address
-        )
+        format!("{}:{PASSWORD}:{uid}:{gid}::{home}::{layout}\n", user.address)
     };
     users.iter().map(line).collect()
 }
@@ -373,10 +264,7 @@ fn configuration_text(runtime: &Path, port: u16) -> String {
     let runtime = runtime.to_str().expect("the path is ASCII");
     let (begin, end) = match Version::installed() {
         Version::V2_3 => ("", with_2_3(runtime)),
-        Version::V2_4 => (
-            "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n",
-            with_2_4(runtime),
-        ),
+        Version::V2_4 => ("dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n", with_2_4(runtime)),
     };
     // Without fsync, which is for power cuts only: a test must not wait for a busy disk.
     format!(
@@ -444,13 +332,8 @@ fn without_root() -> String {
     }
     let (user, group) = (own_name("-un"), own_name("-gn"));
     let chroots = ["imap-login", "imap-urlauth-login", "anvil", "stats"];
-    let chroots: String = chroots
-        .iter()
-        .map(|service| format!("service {service} {{\n  chroot =\n}}\n"))
-        .collect();
-    format!(
-        "default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\n{chroots}"
-    )
+    let chroots: String = chroots.iter().map(|service| format!("service {service} {{\n  chroot =\n}}\n")).collect();
+    format!("default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\n{chroots}")
 }
 
 fn own_name(which: &str) -> String {

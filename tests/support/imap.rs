@@ -53,16 +53,9 @@ impl Imap {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         stream.set_nodelay(true)?;
-        let mut session = Self {
-            stream: BufReader::new(stream),
-            tag: 0,
-        };
+        let mut session = Self { stream: BufReader::new(stream), tag: 0 };
         let greeting = session.response()?;
-        if greeting.starts_with(b"* OK") {
-            Ok(session)
-        } else {
-            Err(std::io::ErrorKind::ConnectionRefused.into())
-        }
+        if greeting.starts_with(b"* OK") { Ok(session) } else { Err(std::io::ErrorKind::ConnectionRefused.into()) }
     }
 
     pub fn login(&mut self, user: &str, password: &str) {
@@ -110,25 +103,14 @@ impl Imap {
     pub fn exists(&mut self, mailbox: &str) -> bool {
         let answer = self.ask(&format!("STATUS {} (MESSAGES)", quoted(mailbox)));
         let missing = answer.status.starts_with("NO") && answer.status.contains("doesn't exist");
-        assert!(
-            missing || answer.status.starts_with("OK"),
-            "{mailbox}: {}",
-            answer.status
-        );
+        assert!(missing || answer.status.starts_with("OK"), "{mailbox}: {}", answer.status);
         !missing
     }
 
     /// MESSAGES, UIDNEXT, UIDVALIDITY and UNSEEN as the server words them.
     pub fn status(&mut self, mailbox: &str) -> String {
-        let answer = self.run(&format!(
-            "STATUS {} (MESSAGES UIDNEXT UIDVALIDITY UNSEEN)",
-            quoted(mailbox)
-        ));
-        let line = answer
-            .untagged
-            .iter()
-            .find(|line| line.starts_with(b"* STATUS"))
-            .expect("STATUS is answered");
+        let answer = self.run(&format!("STATUS {} (MESSAGES UIDNEXT UIDVALIDITY UNSEEN)", quoted(mailbox)));
+        let line = answer.untagged.iter().find(|line| line.starts_with(b"* STATUS")).expect("STATUS is answered");
         text(line)
     }
 
@@ -139,26 +121,14 @@ impl Imap {
     /// Every message of the open mailbox, in the order of its UIDs.
     pub fn messages(&mut self) -> Vec<Message> {
         let answer = self.run("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])");
-        answer
-            .untagged
-            .iter()
-            .filter_map(|line| message(line))
-            .collect()
+        answer.untagged.iter().filter_map(|line| message(line)).collect()
     }
 
     /// The UIDs of the open mailbox.
     pub fn uids(&mut self) -> Vec<u32> {
         let answer = self.run("UID SEARCH ALL");
-        let line = answer
-            .untagged
-            .iter()
-            .find(|line| line.starts_with(b"* SEARCH"))
-            .expect("SEARCH is answered");
-        text(line)
-            .split(' ')
-            .skip(2)
-            .map(|uid| uid.parse().expect("a UID is a number"))
-            .collect()
+        let line = answer.untagged.iter().find(|line| line.starts_with(b"* SEARCH")).expect("SEARCH is answered");
+        text(line).split(' ').skip(2).map(|uid| uid.parse().expect("a UID is a number")).collect()
     }
 
     /// STORE by UID; `how` is `+FLAGS`, `-FLAGS` or `FLAGS`.
@@ -181,22 +151,11 @@ impl Imap {
     /// APPEND; `date` is an IMAP date-time such as `17-Jul-1996 02:44:25 -0700`.
     pub fn append(&mut self, mailbox: &str, flags: &str, date: Option<&str>, body: &[u8]) {
         let date = date.map(|date| format!(" \"{date}\"")).unwrap_or_default();
-        let tag = self.begin(&format!(
-            "APPEND {} ({flags}){date} {{{}}}",
-            quoted(mailbox),
-            body.len()
-        ));
+        let tag = self.begin(&format!("APPEND {} ({flags}){date} {{{}}}", quoted(mailbox), body.len()));
         let go_on = self.expected();
-        assert!(
-            go_on.starts_with(b"+"),
-            "APPEND is not let go on: {}",
-            text(&go_on)
-        );
+        assert!(go_on.starts_with(b"+"), "APPEND is not let go on: {}", text(&go_on));
         let stream = self.stream.get_mut();
-        stream
-            .write_all(body)
-            .and_then(|()| stream.write_all(b"\r\n"))
-            .expect("the server reads");
+        stream.write_all(body).and_then(|()| stream.write_all(b"\r\n")).expect("the server reads");
         granted("APPEND", self.answer(&tag));
     }
 
@@ -214,22 +173,14 @@ impl Imap {
     fn listing(&mut self, command: &str) -> BTreeSet<Listed> {
         let answer = self.run(&format!("{command} \"\" \"*\""));
         let prefix = format!("* {command} ");
-        answer
-            .untagged
-            .iter()
-            .filter(|line| line.starts_with(prefix.as_bytes()))
-            .map(|line| listed(line))
-            .collect()
+        answer.untagged.iter().filter(|line| line.starts_with(prefix.as_bytes())).map(|line| listed(line)).collect()
     }
 
     fn begin(&mut self, command: &str) -> String {
         self.tag += 1;
         let tag = format!("t{}", self.tag);
         let line = format!("{tag} {command}\r\n");
-        self.stream
-            .get_mut()
-            .write_all(line.as_bytes())
-            .expect("the server reads");
+        self.stream.get_mut().write_all(line.as_bytes()).expect("the server reads");
         tag
     }
 
@@ -238,18 +189,14 @@ impl Imap {
         loop {
             let line = self.expected();
             if let Some(status) = text(&line).strip_prefix(&format!("{tag} ")) {
-                return Answer {
-                    untagged,
-                    status: status.to_owned(),
-                };
+                return Answer { untagged, status: status.to_owned() };
             }
             untagged.push(line);
         }
     }
 
     fn expected(&mut self) -> Vec<u8> {
-        self.response()
-            .unwrap_or_else(|error| panic!("the IMAP server gives no answer: {error}"))
+        self.response().unwrap_or_else(|error| panic!("the IMAP server gives no answer: {error}"))
     }
 
     /// One response with the literals in it, without the line end.
@@ -281,9 +228,7 @@ impl Lmtp {
     pub fn connect(socket: &Path) -> std::io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        let mut session = Self {
-            stream: BufReader::new(stream),
-        };
+        let mut session = Self { stream: BufReader::new(stream) };
         session.expect("220");
         session.say("LHLO localhost", "250");
         Ok(session)
@@ -301,31 +246,20 @@ impl Lmtp {
             data.extend_from_slice(line);
         }
         data.extend_from_slice(b".\r\n");
-        self.stream
-            .get_mut()
-            .write_all(&data)
-            .expect("the server reads");
+        self.stream.get_mut().write_all(&data).expect("the server reads");
         self.expect("250");
     }
 
     fn say(&mut self, line: &str, code: &str) {
-        self.stream
-            .get_mut()
-            .write_all(format!("{line}\r\n").as_bytes())
-            .expect("the server reads");
+        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).expect("the server reads");
         self.expect(code);
     }
 
     fn expect(&mut self, code: &str) {
         loop {
             let mut line = String::new();
-            self.stream
-                .read_line(&mut line)
-                .expect("the LMTP server answers");
-            assert!(
-                line.starts_with(code),
-                "LMTP: {code} expected, answered: {line}"
-            );
+            self.stream.read_line(&mut line).expect("the LMTP server answers");
+            assert!(line.starts_with(code), "LMTP: {code} expected, answered: {line}");
             if line.as_bytes().get(3) == Some(&b' ') {
                 return;
             }
@@ -359,26 +293,13 @@ impl Word {
 fn listed(line: &[u8]) -> Listed {
     let words = words(&mut &line[..]);
     // Whether new mail was seen in a mailbox lately is a guess of the server's, and no part of its state.
-    let attributes = words[2]
-        .texts()
-        .filter(|name| name != "\\Marked" && name != "\\UnMarked")
-        .collect();
-    Listed {
-        name: words[4].text(),
-        attributes,
-    }
+    let attributes = words[2].texts().filter(|name| name != "\\Marked" && name != "\\UnMarked").collect();
+    Listed { name: words[4].text(), attributes }
 }
 
 fn opened(answer: &Answer) -> Opened {
     let exists = answer.untagged.iter().map(|line| text(line));
-    let exists = exists
-        .filter_map(|line| {
-            line.strip_prefix("* ")?
-                .strip_suffix(" EXISTS")?
-                .parse()
-                .ok()
-        })
-        .next();
+    let exists = exists.filter_map(|line| line.strip_prefix("* ")?.strip_suffix(" EXISTS")?.parse().ok()).next();
     Opened {
         uid_validity: response_code(answer, "UIDVALIDITY"),
         uid_next: response_code(answer, "UIDNEXT"),
@@ -389,9 +310,7 @@ fn opened(answer: &Answer) -> Opened {
 fn response_code(answer: &Answer, name: &str) -> u32 {
     let prefix = format!("* OK [{name} ");
     let lines = answer.untagged.iter().map(|line| text(line));
-    let value = lines
-        .filter_map(|line| line.strip_prefix(&prefix)?.split(']').next()?.parse().ok())
-        .next();
+    let value = lines.filter_map(|line| line.strip_prefix(&prefix)?.split(']').next()?.parse().ok()).next();
     value.unwrap_or_else(|| panic!("{name} is not told"))
 }
 
@@ -402,9 +321,7 @@ fn message(line: &[u8]) -> Option<Message> {
         return None;
     };
     let item = |name: &str| {
-        let at = items
-            .iter()
-            .position(|item| matches!(item, Word::Text(text) if text == name.as_bytes()))?;
+        let at = items.iter().position(|item| matches!(item, Word::Text(text) if text == name.as_bytes()))?;
         items.get(at + 1)
     };
     let Word::Text(body) = item("BODY[]")? else {
@@ -413,10 +330,7 @@ fn message(line: &[u8]) -> Option<Message> {
     (kind == b"FETCH").then_some(())?;
     Some(Message {
         uid: item("UID")?.text().parse().ok()?,
-        flags: item("FLAGS")?
-            .texts()
-            .filter(|flag| flag != "\\Recent")
-            .collect(),
+        flags: item("FLAGS")?.texts().filter(|flag| flag != "\\Recent").collect(),
         internal_date: item("INTERNALDATE")?.text(),
         size: item("RFC822.SIZE")?.text().parse().ok()?,
         body: body.clone(),
@@ -426,10 +340,7 @@ fn message(line: &[u8]) -> Option<Message> {
 /// The words up to the end of the input or of the list that it is in. Status lines are not made of words.
 fn words(input: &mut &[u8]) -> Vec<Word> {
     let mut found = Vec::new();
-    if [&b"* OK"[..], b"* NO", b"* BAD", b"* BYE"]
-        .iter()
-        .any(|status| input.starts_with(status))
-    {
+    if [&b"* OK"[..], b"* NO", b"* BAD", b"* BYE"].iter().any(|status| input.starts_with(status)) {
         return found;
     }
     while let Some((first, rest)) = input.split_first() {
@@ -471,11 +382,7 @@ fn quoted_word(input: &mut &[u8]) -> Vec<u8> {
 }
 
 fn literal(input: &mut &[u8]) -> Vec<u8> {
-    let line_end = input
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .expect("a literal's length ends its line")
-        + 1;
+    let line_end = input.iter().position(|byte| *byte == b'\n').expect("a literal's length ends its line") + 1;
     let length = literal_length(&input[..line_end]).expect("a literal has a length");
     let (word, rest) = input[line_end..].split_at(length);
     *input = rest;
@@ -483,10 +390,7 @@ fn literal(input: &mut &[u8]) -> Vec<u8> {
 }
 
 fn atom(input: &mut &[u8]) -> Vec<u8> {
-    let end = input
-        .iter()
-        .position(|byte| b" ()".contains(byte))
-        .unwrap_or(input.len());
+    let end = input.iter().position(|byte| b" ()".contains(byte)).unwrap_or(input.len());
     let (word, rest) = input.split_at(end);
     *input = rest;
     word.to_vec()
@@ -500,11 +404,7 @@ fn literal_length(line: &[u8]) -> Option<usize> {
 }
 
 fn granted(command: &str, answer: Answer) -> Answer {
-    assert!(
-        answer.status.starts_with("OK"),
-        "{command}: {}",
-        answer.status
-    );
+    assert!(answer.status.starts_with("OK"), "{command}: {}", answer.status);
     answer
 }
 

@@ -29,15 +29,9 @@ pub struct Sshd {
 
 impl Sshd {
     pub fn start() -> Self {
-        assert!(
-            Path::new(PROGRAM).exists(),
-            "{PROGRAM} is missing: install openssh-server, openssh-client"
-        );
+        assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: install openssh-server, openssh-client");
         if own_identity().0 == 0 {
-            let made = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(PRIVILEGE_SEPARATION);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(PRIVILEGE_SEPARATION);
             made.unwrap_or_else(|error| panic!("{PRIVILEGE_SEPARATION}: {error}"));
         }
         for _ in 0..PORTS_TO_TRY {
@@ -51,34 +45,21 @@ impl Sshd {
     /// None if the port is taken by now.
     fn start_on(port: u16) -> Option<Self> {
         // Not in $TMPDIR: the paths become words of a command that is split at blanks.
-        let runtime = tempfile::Builder::new()
-            .prefix("sshd-")
-            .tempdir_in("/tmp")
-            .expect("/tmp can be written");
+        let runtime = tempfile::Builder::new().prefix("sshd-").tempdir_in("/tmp").expect("/tmp can be written");
         let at = |name: &str| runtime.path().join(name);
         make_key(&at("host_key"));
         make_key(&at("client_key"));
         fs::copy(at("client_key.pub"), at("authorized_keys")).expect("the key was made");
-        fs::write(at("sshd_config"), configuration_text(runtime.path(), port))
-            .expect("the configuration is written");
+        fs::write(at("sshd_config"), configuration_text(runtime.path(), port)).expect("the configuration is written");
         let configuration = at("sshd_config");
-        let arguments = [
-            "-D",
-            "-e",
-            "-f",
-            configuration.to_str().expect("the path is ASCII"),
-        ];
+        let arguments = ["-D", "-e", "-f", configuration.to_str().expect("the path is ASCII")];
         let mut daemon = Daemon::start(Path::new(PROGRAM), &arguments, &at("output"));
         let mut ended = false;
         let up = holds_soon(|| {
             ended = daemon.ended().is_some();
             ended || greets(port)
         });
-        let server = Self {
-            _daemon: daemon,
-            runtime,
-            port,
-        };
+        let server = Self { _daemon: daemon, runtime, port };
         if ended && server.said().contains("Address already in use") {
             return None;
         }
@@ -114,26 +95,14 @@ impl Sshd {
 /// The name that the test's user logs in by.
 pub fn own_user() -> String {
     let output = Command::new("id").arg("-un").output().expect("id starts");
-    assert!(
-        output.status.success(),
-        "sshd lets in no user without a name"
-    );
+    assert!(output.status.success(), "sshd lets in no user without a name");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn make_key(path: &PathBuf) {
-    let output = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(path)
-        .output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("ssh-keygen (package openssh-client) does not start: {error}")
-    });
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).output();
+    let output = output.unwrap_or_else(|error| panic!("ssh-keygen (package openssh-client) does not start: {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn greets(port: u16) -> bool {
@@ -149,10 +118,7 @@ fn greets(port: u16) -> bool {
 
 fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback is up");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 fn configuration_text(runtime: &Path, port: u16) -> String {

@@ -1,3 +1,5 @@
+//! Tests of changes of a catalogue.
+
 use super::super::store::Catalogue;
 use super::*;
 use crate::maildir::change::Source;
@@ -55,10 +57,8 @@ fn equal_ends_of_different_ways_have_equal_digests() {
 
 #[test]
 fn a_content_is_found_after_its_flags_changed_and_its_folder_was_renamed() {
-    let changes = [
-        rename("u/cur/2.b:2,", "u/cur/2.b:2,FS"),
-        Change::RenameDirectory { from: path("u"), to: path("v") },
-    ];
+    let changes =
+        [rename("u/cur/2.b:2,", "u/cur/2.b:2,FS"), Change::RenameDirectory { from: path("u"), to: path("v") }];
     let (_, found) = after(&[&folder(), &changes], |edit| {
         edit.find_content(&Digest::of(b"two")).expect("reads").expect("is there").0
     });

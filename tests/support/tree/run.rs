@@ -3,17 +3,17 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{am_root, rsh, script, set_mode, shown, tool};
+use super::{UNGUARDED, am_root, eventually, rsh, script, set_mode, shown, tool};
 
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_mailtwin");
@@ -148,6 +148,23 @@ impl Pair {
         self.try_sync(options).done()
     }
 
+    /// Syncs, and once more when the last change of the source is clearly past. A change that comes after this meets
+    /// a catalogue that trusts its times; one that comes right after a plain `sync` meets one that does not yet.
+    pub fn sync_and_settle(&self) -> Report {
+        let first = self.sync(&UNGUARDED);
+        self.wait_until_changes_are_past();
+        self.sync(&UNGUARDED);
+        first
+    }
+
+    /// Waits until the clock is clearly beyond the last change of the source.
+    pub fn wait_until_changes_are_past(&self) {
+        let clearly = Duration::from_millis(150);
+        eventually("the last change is past", Duration::from_secs(10), || {
+            last_change(&self.source).elapsed().is_ok_and(|age| age > clearly)
+        });
+    }
+
     /// As `command`, but as a user without rights. As root that is `nobody`, to whom the home directory is opened;
     /// for anyone else it is who they are.
     pub fn command_without_rights(&self, options: &[&str]) -> Command {
@@ -166,6 +183,17 @@ impl Pair {
         command.uid(NOBODY).gid(NOBODY).current_dir("/");
         command
     }
+}
+
+/// The newest change of anything in a tree, by the times that no program can set.
+fn last_change(root: &Path) -> SystemTime {
+    let changed = |path: &Path| {
+        let metadata = fs::symlink_metadata(path).expect("the tree holds still");
+        SystemTime::UNIX_EPOCH + Duration::new(metadata.ctime() as u64, metadata.ctime_nsec() as u32)
+    };
+    // What may not be read is passed over: its own entry has been seen.
+    let all = walkdir::WalkDir::new(root).into_iter().filter_map(Result::ok);
+    all.map(|entry| changed(entry.path())).max().expect("at least the root")
 }
 
 /// Starts a command and waits for its end.
