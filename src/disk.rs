@@ -98,6 +98,8 @@ pub struct Stat {
     pub ctime: Time,
     /// Inode number.
     pub ino: u64,
+    /// When it was made; zero where the file system does not say.
+    pub born: Time,
     /// Device number, as one figure.
     pub device: u64,
     /// Number of names.
@@ -114,7 +116,7 @@ impl Stat {
 
     /// The observation of a directory, not yet known to be racy.
     pub fn look(&self) -> Look {
-        Look { ino: self.ino, mtime: self.mtime, ctime: self.ctime, racy: false }
+        Look { ino: self.ino, born: self.born, mtime: self.mtime, ctime: self.ctime, racy: false }
     }
 }
 
@@ -850,7 +852,7 @@ fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
     if name.is_empty() {
         flags |= AtFlags::EMPTY_PATH;
     }
-    let x = sys::statx(directory, name, flags, sys::StatxFlags::BASIC_STATS)?;
+    let x = sys::statx(directory, name, flags, sys::StatxFlags::BASIC_STATS | sys::StatxFlags::BTIME)?;
     let time = |stamp: sys::StatxTimestamp| Time { seconds: stamp.tv_sec, nanos: stamp.tv_nsec };
     Ok(Stat {
         kind: kind_of(sys::FileType::from_raw_mode(u32::from(x.stx_mode))),
@@ -861,6 +863,7 @@ fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
         mtime: time(x.stx_mtime),
         ctime: time(x.stx_ctime),
         ino: x.stx_ino,
+        born: time(x.stx_btime),
         device: u64::from(x.stx_dev_major) << 32 | u64::from(x.stx_dev_minor),
         links: x.stx_nlink,
         blocks: x.stx_blocks,

@@ -151,7 +151,7 @@ fn catalogue_seeds() -> Vec<(&'static str, Vec<u8>)> {
         known("dovecot-uidlist", Kind::File(file)),
         known("x.sieve", Kind::Symlink(b"sieve/x.sieve".to_vec())),
     ];
-    let look = Some(Look { ino: 41, mtime: time, ctime: time, racy: false });
+    let look = Some(Look { ino: 41, born: time, mtime: time, ctime: time, racy: false });
     let row = Row { id: 3, meta: meta.clone(), look, digest: Digest::of(b"row"), count: 3, entries: entries.clone() };
     let mut head = Head::default();
     (head.minimum_reader, head.messages, head.filters) = (1, 9, vec!["*.bak".to_owned()]);

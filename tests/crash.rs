@@ -169,10 +169,10 @@ fn a_first_copy_killed_over_and_over_comes_to_its_end() {
     panic!("40 runs, each killed after 6 of 10 steps of a whole copy, did not finish it");
 }
 
-/// What a bad disk or a careless hand does to a file of either state.
 /// What happens to bytes on a disk.
 type Damage = fn(&[u8]) -> Vec<u8>;
 
+/// What a bad disk or a careless hand does to a file of either state.
 const DAMAGES: [(&str, Damage); 5] = [
     ("emptied", |_| Vec::new()),
     ("cut in half", |content| content[..content.len() / 2].to_vec()),

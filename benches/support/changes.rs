@@ -144,7 +144,7 @@ impl Work {
             Self::Seen => "seen",
             Self::Rename => "rename",
             Self::Move => "move",
-            Self::Copy => "copy",
+            Self::Copy => "link",
             Self::Uidlist => "uidlist",
         }
     }

@@ -8,7 +8,7 @@ use super::{Doing, Outcome};
 pub const USAGE: &str = "\
 cargo bench --bench versus_rsync -- [FILTER]... [OPTIONS]
 
-FILTER       rows whose name contains it: idle flags seen rename move copy uidlist first-copy live
+FILTER       rows whose name contains it: idle flags seen rename move link uidlist first-copy live
 --quick      everything 20 times smaller, two runs: a smoke test, not a measurement
 --runs N     measured runs of each row (5; first-copy 3; live 20)
 --dir DIR    make the trees in DIR and leave them there for the next time (14 GB must be free)

@@ -5,7 +5,7 @@ use super::directory::{self, Directory, Row, is_paged, key, pack, path_of, unpac
 use super::store::{self, CatalogueError, Head, Transaction, database};
 use crate::id::Digest;
 use crate::maildir::change::Change;
-use crate::maildir::entry::{Entry, Kind, Known, Local, Look, Meta};
+use crate::maildir::entry::{Entry, Kind, Known, Local, Look, Mark, Meta, Time};
 use crate::maildir::name::base;
 use crate::path::{Name, TreePath};
 use redb::{ReadableTable, Table};
@@ -23,7 +23,7 @@ pub struct Edit<'t> {
     rows: ByteTable<'t>,
     pages: ByteTable<'t>,
     keys: NumberTable<'t>,
-    inodes: NumberTable<'t>,
+    inodes: ByteTable<'t>,
     contents: ByteTable<'t>,
     signatures: ByteTable<'t>,
     /// What the catalogue says of itself; written by [`Edit::finish`].
@@ -71,7 +71,7 @@ impl<'t> Edit<'t> {
             rows: bytes(store::ROWS)?,
             pages: bytes(store::PAGES)?,
             keys: numbers(store::KEYS)?,
-            inodes: numbers(store::INODES)?,
+            inodes: bytes(store::INODES)?,
             contents: bytes(store::CONTENTS)?,
             signatures: bytes(store::SIGNATURES)?,
             head,
@@ -160,51 +160,58 @@ impl<'t> Edit<'t> {
         }
     }
 
-    /// The file that had this inode number when it was last looked at.
+    /// A file that had this inode number, size and time when it was last looked at, under another name than
+    /// `except`. The number alone may be that of a file that is gone.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn find_inode(&mut self, ino: u64) -> Result<Option<(TreePath, Known)>> {
-        let place = self.inodes.get(ino).map_err(database)?.map(|value| value.value().to_vec());
-        let found = self.find_place(place)?;
-        Ok(found.filter(|(_, known)| known.local.ino == ino))
+    pub fn find_inode(&mut self, ino: u64, mark: Mark, except: &TreePath) -> Result<Option<(TreePath, Known)>> {
+        let places = places(&self.inodes, &ino.to_be_bytes())?;
+        self.find_place(places, |path, known| known.local.ino == ino && known.entry.mark() == mark && path != except)
     }
 
     /// A file with this content.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn find_content(&mut self, digest: &Digest) -> Result<Option<(TreePath, Known)>> {
-        let value = self.contents.get(&digest.0[..16]).map_err(database)?;
-        let place = value.map(|value| value.value().to_vec());
-        let found = self.find_place(place)?;
-        Ok(found.filter(|(_, known)| known.entry.file().is_some_and(|file| file.digest == *digest)))
+    pub fn find_content(&mut self, digest: &Digest, except: &TreePath) -> Result<Option<(TreePath, Known)>> {
+        let places = places(&self.contents, &digest.0[..16])?;
+        let has = |known: &Known| known.entry.file().is_some_and(|file| file.digest == *digest);
+        self.find_place(places, |path, known| has(known) && path != except)
     }
 
-    fn find_place(&mut self, place: Option<Vec<u8>>) -> Result<Option<(TreePath, Known)>> {
-        let Some((id, base)) = place.as_deref().and_then(|place| place.split_first_chunk::<8>()) else {
-            return Ok(None);
-        };
-        let key = self.keys.get(u64::from_le_bytes(*id)).map_err(database)?;
-        let Some(path) = key.map(|key| path_of(key.value())).transpose()? else {
-            return Ok(None);
-        };
-        let paged = is_paged(&path);
-        let known = self.directory(&path)?.and_then(|directory| directory.find(base, paged)).cloned();
-        Ok(known.map(|known| (path.join(&known.entry.name), known)))
+    fn find_place(
+        &mut self,
+        places: Vec<Vec<u8>>,
+        fits: impl Fn(&TreePath, &Known) -> bool,
+    ) -> Result<Option<(TreePath, Known)>> {
+        for place in places {
+            let Some((id, base)) = place.split_first_chunk::<8>() else { continue };
+            let key = self.keys.get(u64::from_le_bytes(*id)).map_err(database)?;
+            let Some(directory) = key.map(|key| path_of(key.value())).transpose()? else { continue };
+            let paged = is_paged(&directory);
+            let Some(known) = self.directory(&directory)?.and_then(|found| found.find(base, paged)).cloned() else {
+                continue;
+            };
+            let path = directory.join(&known.entry.name);
+            if fits(&path, &known) {
+                return Ok(Some((path, known)));
+            }
+        }
+        Ok(None)
     }
 
-    /// The directories with their inode numbers, for knowing one again under another name.
+    /// The directories with their inode numbers and times of birth, for knowing one again under another name.
     ///
     /// # Errors
     /// Where they cannot be read.
-    pub fn directory_inodes(&self) -> Result<HashMap<u64, TreePath>> {
+    pub fn directory_inodes(&self) -> Result<HashMap<(u64, Time), TreePath>> {
         let mut inodes = HashMap::new();
         for row in self.rows.iter().map_err(database)? {
             let (key, value) = row.map_err(database)?;
             let row: Row = unpack(value.value())?;
             if let Some(look) = row.look {
-                inodes.insert(look.ino, path_of(key.value())?);
+                inodes.insert((look.ino, look.born), path_of(key.value())?);
             }
         }
         Ok(inodes)
@@ -246,8 +253,10 @@ impl<'t> Edit<'t> {
         open.dirty = true;
         open.entries_dirty = true;
         if is_file && old.ino != local.ino {
+            let stale = [&old.ino.to_be_bytes()[..], &place(id, &name, paged)].concat();
+            self.inodes.remove(stale.as_slice()).map_err(database)?;
             let place = place(id, &name, paged);
-            self.inodes.insert(local.ino, place.as_slice()).map_err(database)?;
+            index(&mut self.inodes, &local.ino.to_be_bytes(), &place)?;
         }
         Ok(())
     }
@@ -379,9 +388,9 @@ impl<'t> Edit<'t> {
         open.directory.entries.insert(name.clone(), known);
         if let Some(digest) = digest {
             let place = place(id, &name, paged);
-            insert_new(&mut self.contents, &digest.0[..16], &place)?;
+            index(&mut self.contents, &digest.0[..16], &place)?;
             if ino != 0 {
-                self.inodes.insert(ino, place.as_slice()).map_err(database)?;
+                index(&mut self.inodes, &ino.to_be_bytes(), &place)?;
             }
         }
         Ok(())
@@ -404,14 +413,10 @@ impl<'t> Edit<'t> {
 
     fn unindex(&mut self, known: &Known, place: &[u8]) -> Result<()> {
         let Some(file) = known.entry.file() else { return Ok(()) };
-        let leads_here = |found: redb::AccessGuard<'_, &'static [u8]>| found.value() == place;
-        let content = &file.digest.0[..16];
-        if self.contents.get(content).map_err(database)?.is_some_and(leads_here) {
-            self.contents.remove(content).map_err(database)?;
-        }
-        if self.inodes.get(known.local.ino).map_err(database)?.is_some_and(leads_here) {
-            self.inodes.remove(known.local.ino).map_err(database)?;
-        }
+        let content = [&file.digest.0[..16], place].concat();
+        self.contents.remove(content.as_slice()).map_err(database)?;
+        let inode = [&known.local.ino.to_be_bytes()[..], place].concat();
+        self.inodes.remove(inode.as_slice()).map_err(database)?;
         Ok(())
     }
 
@@ -671,11 +676,24 @@ fn page_key(id: u64, begin: &[u8]) -> Vec<u8> {
     [&id.to_be_bytes()[..], begin].concat()
 }
 
-/// Keeps the first place of a content: copies come and go more often than what they were copied from.
-fn insert_new(table: &mut ByteTable<'_>, key: &[u8], value: &[u8]) -> Result<()> {
-    if table.get(key).map_err(database)?.is_none() {
-        table.insert(key, value).map_err(database)?;
+/// Places looked at for one inode or content: one message in a thousand mailboxes is found soon enough.
+const MAX_PLACES: usize = 16;
+
+/// Where an index leads from `key`.
+fn places(table: &ByteTable<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let mut places = Vec::new();
+    for entry in table.range::<&[u8]>(key..).map_err(database)?.take(MAX_PLACES) {
+        let (entry, _) = entry.map_err(database)?;
+        match entry.value().strip_prefix(key) {
+            Some(place) => places.push(place.to_vec()),
+            None => break,
+        }
     }
+    Ok(places)
+}
+
+fn index(table: &mut ByteTable<'_>, key: &[u8], place: &[u8]) -> Result<()> {
+    table.insert([key, place].concat().as_slice(), &[][..]).map_err(database)?;
     Ok(())
 }
 

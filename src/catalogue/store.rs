@@ -25,9 +25,9 @@ pub(super) const ROWS: Bytes = TableDefinition::new("rows");
 pub(super) const PAGES: Bytes = TableDefinition::new("pages");
 /// Directory number to its key.
 pub(super) const KEYS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("keys");
-/// Inode number to directory number and base name.
-pub(super) const INODES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("inodes");
-/// First bytes of a content's digest to directory number and base name.
+/// Inode number, directory number and base name: each name of an inode.
+pub(super) const INODES: Bytes = TableDefinition::new("inodes");
+/// First bytes of a content's digest, directory number and base name: each file with that content.
 pub(super) const CONTENTS: Bytes = TableDefinition::new("contents");
 /// Directory number and file name to the signature of the version that both ends have.
 pub(super) const SIGNATURES: Bytes = TableDefinition::new("signatures");
@@ -183,7 +183,12 @@ impl KnownContents {
     /// Probably: whoever acts on it looks again.
     pub fn has(&self, digest: &crate::id::Digest) -> bool {
         let table = self.0.as_ref();
-        table.is_some_and(|table| table.get(&digest.0[..16]).is_ok_and(|found| found.is_some()))
+        let first = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
+            let mut range = table.range::<&[u8]>(&digest.0[..16]..).ok()?;
+            let (key, _) = range.next()?.ok()?;
+            Some(key.value().starts_with(&digest.0[..16]))
+        };
+        table.is_some_and(|table| first(table) == Some(true))
     }
 }
 

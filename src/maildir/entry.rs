@@ -129,6 +129,8 @@ pub struct Local {
 pub struct Look {
     /// Inode number.
     pub ino: u64,
+    /// When it was made, where the file system says so: inode numbers are used again.
+    pub born: Time,
     /// Modification time.
     pub mtime: Time,
     /// Change time.

@@ -133,10 +133,15 @@ impl Hand {
         if let Some(lock) = lock {
             // Dovecot looks at a folder again when its times change.
             let cur = unit.child("cur");
-            self.mirror.set_directory_time(&cur, None)?;
-            touched.insert(cur);
+            if self.mirror.stat_if_there(&cur)?.is_some() {
+                self.mirror.set_directory_time(&cur, None)?;
+                touched.insert(cur);
+            }
             touched.insert(unit.clone());
-            self.mirror.remove(&lock)?;
+            match self.mirror.remove(&lock) {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -297,6 +302,7 @@ impl Hand {
         let at = Staging::path(staged);
         self.owners_left |= !self.staging.root().set_fresh_meta(&at, meta, staging::MODE)?;
         self.staging.root().rename_into(&at, &self.mirror, path)?;
+        self.staging.placed(staged);
         Ok(Done::Yes)
     }
 

@@ -14,7 +14,7 @@ use crate::catalogue::edit::Edit;
 use crate::catalogue::scan::{Diff, Found, Rules, Scanner, UnitRows, mark};
 use crate::disk::{self, DiskError, FileKind, Root};
 use crate::maildir::change::{Change, Source};
-use crate::maildir::entry::{File, Kind, Known, Meta};
+use crate::maildir::entry::{File, Kind, Known, Meta, Time};
 use crate::maildir::folder;
 use crate::monitor::{Counters, Event, Monitor, Problem};
 use crate::path::TreePath;
@@ -121,8 +121,10 @@ pub struct Cycle<'a, 't> {
     moved: HashSet<TreePath>,
     held: BTreeMap<Vec<u8>, Held>,
     root_is_empty: bool,
-    directory_inodes: Option<HashMap<u64, TreePath>>,
+    directory_inodes: Option<HashMap<(u64, Time), TreePath>>,
     warned: HashSet<TreePath>,
+    /// Files of the present batch that could not be read.
+    unread: Vec<TreePath>,
     /// What was done.
     pub counters: Counters,
 }
@@ -170,6 +172,7 @@ impl<'a, 't> Cycle<'a, 't> {
             root_is_empty: false,
             directory_inodes: None,
             warned: HashSet::new(),
+            unread: Vec::new(),
             counters: Counters::default(),
         }
     }
@@ -306,10 +309,10 @@ impl<'a, 't> Cycle<'a, 't> {
         }
         let mut renamed = false;
         for from in gone {
-            let ino = self.edit.row(&from)?.and_then(|row| row.look).map(|look| look.ino);
+            let recorded = self.edit.row(&from)?.and_then(|row| row.look).map(|look| (look.ino, look.born));
             for to in diff.subdirectories.clone() {
-                let there = self.options.root.stat_if_there(&to)?.map(|stat| stat.ino);
-                if ino.is_some() && ino == there && self.edit.row(&to)?.is_none() {
+                let there = self.options.root.stat_if_there(&to)?.map(|stat| (stat.ino, stat.born));
+                if recorded.is_some() && recorded == there && self.edit.row(&to)?.is_none() {
                     self.ship_directory_rename(from.clone(), to)?;
                     renamed = true;
                     break;
@@ -329,7 +332,7 @@ impl<'a, 't> Cycle<'a, 't> {
             self.drain()?;
             self.directory_inodes = Some(self.edit.directory_inodes()?);
         }
-        let from = self.directory_inodes.as_ref().and_then(|inodes| inodes.get(&stat.ino)).cloned();
+        let from = self.directory_inodes.as_ref().and_then(|inodes| inodes.get(&(stat.ino, stat.born))).cloned();
         let Some(from) = from.filter(|from| !from.is_root() && !from.is_within(path) && !path.is_within(from)) else {
             return Ok(false);
         };
@@ -397,8 +400,7 @@ impl<'a, 't> Cycle<'a, 't> {
     }
 
     fn original(&mut self, found: &Found) -> Result<Option<(TreePath, Known)>> {
-        let original = self.edit.find_inode(found.stat.ino)?;
-        Ok(original.filter(|(path, known)| *path != found.path && known.entry.mark() == mark(&found.stat)))
+        Ok(self.edit.find_inode(found.stat.ino, mark(&found.stat), &found.path)?)
     }
 
     /// Closes the gathered shipment and has its contents read.
@@ -485,6 +487,10 @@ impl<'a, 't> Cycle<'a, 't> {
         }
         for (path, look) in shipment.looks {
             self.edit.looked(&path, Some(look))?;
+        }
+        for path in std::mem::take(&mut self.unread) {
+            // What could not be read now is looked for again, though its directory does not change.
+            self.edit.looked(&path.parent(), None)?;
         }
         self.edit.flush()?;
         self.in_flight -= shipment.bytes;
@@ -618,11 +624,13 @@ impl<'a, 't> Cycle<'a, 't> {
             // Expunged since it was seen: the next cycle finds its folder changed.
             Outcome::Gone => Ok(()),
             Outcome::Restless => {
+                self.unread.push(found.path.clone());
                 let reason = "it changed while it was read; the next run tries again".to_owned();
                 self.problem(self.options.root.show(&found.path), reason);
                 Ok(())
             }
             Outcome::Failed(error) => {
+                self.unread.push(found.path);
                 self.problem(error.path.clone(), format!("{}: {}", error.operation, error.source));
                 Ok(())
             }
@@ -667,9 +675,9 @@ impl<'a, 't> Cycle<'a, 't> {
                 self.counters.bytes_content += bytes;
                 Source::Delta(found.number)
             }
-            Shipped::Known => match self.edit.find_content(&digest)? {
-                Some((original, _)) if original != path => Source::Copied(original),
-                _ => return self.ship_now(found, meta, group, changes),
+            Shipped::Known => match self.edit.find_content(&digest, &path)? {
+                Some((original, _)) => Source::Copied(original),
+                None => return self.ship_now(found, meta, group, changes),
             },
             Shipped::Whole(bytes) => {
                 self.counters.bytes_content += bytes;
@@ -698,6 +706,7 @@ impl<'a, 't> Cycle<'a, 't> {
             file.take(64 << 20).read_to_end(&mut bytes).map_err(failed)
         });
         if let Err(error) = read {
+            self.unread.push(path);
             if !error.is_not_found() {
                 self.problem(error.path.clone(), format!("{}: {}", error.operation, error.source));
             }
@@ -733,14 +742,13 @@ impl<'a, 't> Cycle<'a, 't> {
     }
 
     fn finish_linked(&mut self, found: Found, changes: &mut Vec<Change>) -> Result<()> {
-        if let Some((path, known)) = self.edit.find_inode(found.stat.ino)?
-            && path == found.path
-            && known.entry.mark() == mark(&found.stat)
-        {
-            // The name by which the inode is known is this one, and nothing about it changed.
-            return Ok(self.edit.note(&path, self.scanner.local(&path, &found.stat))?);
-        }
         let Some((existing, known)) = self.original(&found)? else {
+            if let Some(known) = self.edit.known(&found.path)?
+                && (known.local.ino, known.entry.mark()) == (found.stat.ino, mark(&found.stat))
+            {
+                // The inode is known by this name alone, and nothing about it changed.
+                return Ok(self.edit.note(&found.path, self.scanner.local(&found.path, &found.stat))?);
+            }
             if self.options.plans_only {
                 return self.finish_planned(found, changes);
             }

@@ -126,6 +126,11 @@ impl Staging {
         lock(&self.whole).get(&number).copied()
     }
 
+    /// Forgets a content that was put in place.
+    pub fn placed(&self, number: u64) {
+        lock(&self.whole).remove(&number);
+    }
+
     /// After a crash: whether a file that an earlier process staged holds this content.
     pub fn recover(&self, number: u64, digest: &Digest) -> bool {
         let Ok(mut file) = self.root.open_file(&Self::path(number)) else { return false };

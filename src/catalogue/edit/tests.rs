@@ -60,7 +60,7 @@ fn a_content_is_found_after_its_flags_changed_and_its_folder_was_renamed() {
     let changes =
         [rename("u/cur/2.b:2,", "u/cur/2.b:2,FS"), Change::RenameDirectory { from: path("u"), to: path("v") }];
     let (_, found) = after(&[&folder(), &changes], |edit| {
-        edit.find_content(&Digest::of(b"two")).expect("reads").expect("is there").0
+        edit.find_content(&Digest::of(b"two"), &TreePath::root()).expect("reads").expect("is there").0
     });
     assert_eq!(found, path("v/cur/2.b:2,FS"));
 }
@@ -69,7 +69,7 @@ fn a_content_is_found_after_its_flags_changed_and_its_folder_was_renamed() {
 fn a_removed_directory_leaves_nothing_behind() {
     let gone = [Change::RemoveDirectory { path: path("u") }];
     let (digest, left) = after(&[&folder(), &gone], |edit| {
-        assert!(edit.find_content(&Digest::of(b"two")).expect("reads").is_none());
+        assert!(edit.find_content(&Digest::of(b"two"), &TreePath::root()).expect("reads").is_none());
         (edit.head.messages, edit.head.files, edit.rows_from(&[], 10).expect("reads").len())
     });
     assert_eq!(left, (0, 0, 1));
@@ -96,7 +96,10 @@ fn an_inode_leads_to_the_file_under_its_present_name() {
         let local = Local { ino: 42, ..Local::default() };
         edit.note(&path("u/new/1.a"), local).expect("notes");
         edit.apply(&rename("u/new/1.a", "u/cur/1.a:2,S")).expect("fits");
-        edit.find_inode(42).expect("reads").expect("is there").0
+        edit.find_inode(42, Mark { size: 3, mtime: Time::default() }, &TreePath::root())
+            .expect("reads")
+            .expect("is there")
+            .0
     });
     assert_eq!(found, path("u/cur/1.a:2,S"));
 }
@@ -168,4 +171,23 @@ fn a_catalogue_that_cannot_be_read_is_made_anew() {
     let (catalogue, anew) = Catalogue::open(&state).expect("opens");
     assert!(anew);
     assert_eq!(catalogue.head().expect("reads").messages, 0);
+}
+
+#[test]
+fn an_inode_with_several_names_is_found_as_long_as_one_is_left() {
+    let (_, found) = after(&[&folder()], |edit| {
+        edit.note(&path("u/new/1.a"), Local { ino: 42, ..Local::default() }).expect("notes");
+        let link =
+            |to: &str| Change::Link { path: path(to), existing: path("u/new/1.a"), group: 7, mark: Mark::default() };
+        edit.apply(&link("u/cur/1.a:2,")).expect("fits");
+        edit.apply(&link("u/.A/cur/1.a:2,")).expect("fits");
+        for gone in ["u/new/1.a", "u/cur/1.a:2,"] {
+            edit.apply(&Change::Remove { path: path(gone), mark: Mark::default() }).expect("fits");
+        }
+        edit.find_inode(42, Mark { size: 3, mtime: Time::default() }, &TreePath::root())
+            .expect("reads")
+            .expect("is there")
+            .0
+    });
+    assert_eq!(found, path("u/.A/cur/1.a:2,"));
 }

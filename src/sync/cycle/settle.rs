@@ -3,6 +3,7 @@
 use super::{Cursor, Cycle, Held, MAX_LOOKS, ROWS_AHEAD, Result};
 use crate::catalogue::directory::{self, Row};
 use crate::catalogue::scan::Diff;
+use crate::disk::FileKind;
 use crate::maildir::entry::{Kind, Known, Look};
 use crate::maildir::folder;
 use crate::monitor::Event;
@@ -108,7 +109,9 @@ impl Cycle<'_, '_> {
                 continue;
             }
             let recorded = seen.get(&path).copied().or(row.look).map(|look| Look { racy: false, ..look });
-            let now = self.options.root.stat_if_there(&path)?.map(|stat| stat.look());
+            let now = self.options.root.stat_if_there(&path)?;
+            // Where a file has the name now, the directory is as gone as without one.
+            let now = now.filter(|stat| stat.kind == FileKind::Directory).map(|stat| stat.look());
             let is_gone_as_seen = now.is_none() && gone.iter().any(|gone| path.is_within(gone));
             if now != recorded && !is_gone_as_seen {
                 restless.push(unit);

@@ -1,0 +1,184 @@
+//! Base64 bodies, decoded before compressing: a quarter of them is redundant, and what is beneath compresses
+//! as what it is. Reversible: a run of lines is folded only where encoding it again gives the same bytes.
+//!
+//! ```text
+//! folded = { literal length, literal bytes, line length, decoded length, decoded bytes }*
+//! ```
+//!
+//! Lengths are LEB128 numbers. A line length of 0 says that no run follows this literal: the end. Each run is
+//! lines of equal length (RFC 2045: at most 76) and a last one that is no longer, each ended by a line feed.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Shorter runs are not worth their description.
+const MIN_LINES: usize = 4;
+
+/// Lengths of full lines: mail uses 76, some programs 60, 64 or 72.
+const LINE: std::ops::RangeInclusive<usize> = 56..=124;
+
+/// Folds the base64 runs of `data`. `None` where there is nothing to gain.
+pub fn fold(data: &[u8]) -> Option<Vec<u8>> {
+    let mut folded = Vec::with_capacity(data.len());
+    let (mut literal, mut at) = (0, 0);
+    while let Some(length) = data[at..].iter().position(|&byte| byte == b'\n') {
+        let Some((end, decoded)) = LINE.contains(&length).then(|| run(data, at, length)).flatten() else {
+            at += length + 1;
+            continue;
+        };
+        put_number(&mut folded, at - literal);
+        folded.extend_from_slice(&data[literal..at]);
+        put_number(&mut folded, length);
+        put_number(&mut folded, decoded.len());
+        folded.extend_from_slice(&decoded);
+        (literal, at) = (end, end);
+    }
+    if literal == 0 {
+        return None;
+    }
+    put_number(&mut folded, data.len() - literal);
+    folded.extend_from_slice(&data[literal..]);
+    put_number(&mut folded, 0);
+    (folded.len() < data.len()).then_some(folded)
+}
+
+/// The run of base64 lines of `length` characters that begins at `begin`: where it ends, and what it decodes to.
+fn run(data: &[u8], begin: usize, length: usize) -> Option<(usize, Vec<u8>)> {
+    let is_base64 = |line: &[u8]| line.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/');
+    if length % 4 != 0 || !is_base64(&data[begin..begin + length]) {
+        return None;
+    }
+    let mut characters = Vec::new();
+    let mut at = begin;
+    while data.get(at + length) == Some(&b'\n') && is_base64(&data[at..at + length]) {
+        characters.extend_from_slice(&data[at..at + length]);
+        at += length + 1;
+    }
+    if (at - begin) / (length + 1) < MIN_LINES {
+        return None;
+    }
+    let full = STANDARD.decode(&characters).ok()?;
+    match last_line(data, at, length) {
+        Some((end, rest)) => Some((end, [full, rest].concat())),
+        None => Some((at, full)),
+    }
+}
+
+/// A shorter line that ends a run. Padding must be as an encoder writes it, or it stays literal.
+fn last_line(data: &[u8], at: usize, length: usize) -> Option<(usize, Vec<u8>)> {
+    let window = &data[at..data.len().min(at + length + 1)];
+    let end = window.iter().position(|&byte| byte == b'\n').filter(|&end| end > 0)?;
+    let decoded = STANDARD.decode(&window[..end]).ok()?;
+    (STANDARD.encode(&decoded).as_bytes() == &window[..end]).then_some((at + end + 1, decoded))
+}
+
+/// Undoes [`fold`]. `None` where the bytes are not what it makes, or the result is not `length` bytes long.
+pub fn unfold(mut folded: &[u8], length: usize) -> Option<Vec<u8>> {
+    let mut data = Vec::with_capacity(length);
+    loop {
+        let literal = take(&mut folded, length)?;
+        data.extend_from_slice(literal);
+        let line = take_number(&mut folded)?;
+        if line == 0 {
+            break;
+        }
+        if !LINE.contains(&line) || line % 4 != 0 {
+            return None;
+        }
+        let decoded = take(&mut folded, length)?;
+        if data.len() + decoded.len() > length {
+            return None;
+        }
+        for line in STANDARD.encode(decoded).as_bytes().chunks(line) {
+            data.extend_from_slice(line);
+            data.push(b'\n');
+        }
+    }
+    (folded.is_empty() && data.len() == length).then_some(data)
+}
+
+fn take<'a>(folded: &mut &'a [u8], most: usize) -> Option<&'a [u8]> {
+    let length = take_number(folded).filter(|&length| length <= most)?;
+    let (taken, rest) = folded.split_at_checked(length)?;
+    *folded = rest;
+    Some(taken)
+}
+
+fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<usize> {
+    let mut number = 0;
+    for shift in (0..35).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(bytes: &[u8], length: usize) -> Vec<u8> {
+        STANDARD.encode(bytes).as_bytes().chunks(length).flat_map(|line| [line, b"\n"].concat()).collect()
+    }
+
+    #[test]
+    fn an_attachment_shrinks_by_a_quarter_and_comes_back() {
+        let bytes: Vec<u8> = (0..10_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        for length in [60, 64, 76] {
+            let mail = [b"Subject: x\n\n", lines(&bytes, length).as_slice(), b"--boundary--\n"].concat();
+            let folded = fold(&mail).expect("has base64");
+            assert!(folded.len() < mail.len() * 77 / 100, "{} of {}", folded.len(), mail.len());
+            assert_eq!(unfold(&folded, mail.len()).expect("unfolds"), mail);
+            assert!(unfold(&folded, mail.len() - 1).is_none());
+        }
+    }
+
+    #[test]
+    fn text_is_left_as_it_is() {
+        assert_eq!(fold(b"Subject: x\n\nhello\n"), None);
+        assert_eq!(fold(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_folded_unfolds_to_itself(
+            parts in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..900), 56_usize..80, ".{0,80}"), 0..6),
+            damage in any::<prop::sample::Index>(),
+        ) {
+            let mut data = Vec::new();
+            for (bytes, length, text) in parts {
+                data.extend_from_slice(text.as_bytes());
+                data.push(b'\n');
+                data.extend(lines(&bytes, length));
+            }
+            // A line that is almost base64, with bits that no encoder sets.
+            if !data.is_empty() {
+                let at = damage.index(data.len());
+                data[at] = b'B';
+            }
+            if let Some(folded) = fold(&data) {
+                prop_assert_eq!(unfold(&folded, data.len()), Some(data));
+            }
+        }
+
+        #[test]
+        fn nonsense_never_unfolds_beyond_its_length(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(data) = unfold(&bytes, 1000) {
+                prop_assert_eq!(data.len(), 1000);
+            }
+        }
+    }
+}
