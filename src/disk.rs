@@ -182,7 +182,14 @@ impl Root {
     /// As [`Root::open_own`].
     pub fn make_own(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
-        let made = step().and_then(|_| Ok(sys::mkdirat(&*self.fd, name, Mode::RWXU)?));
+        let make = || -> io::Result<()> {
+            step()?;
+            sys::mkdirat(&*self.fd, name, Mode::RWXU)?;
+            // What is acknowledged lies in it: its own name must be durable, too.
+            step()?;
+            Ok(sys::fsync(&open_beneath(self.fd.as_fd(), b".", OFlags::DIRECTORY)?)?)
+        };
+        let made = make();
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(failed("cannot make the directory", shown(&self.path.join(name)), error))

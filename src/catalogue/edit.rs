@@ -358,6 +358,9 @@ impl<'t> Edit<'t> {
     }
 
     fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<()> {
+        if self.rename_in_place(from, to)? {
+            return Ok(());
+        }
         let mut known = self.take(from)?;
         if self.known(to)?.is_some() {
             self.take(to)?;
@@ -365,6 +368,26 @@ impl<'t> Edit<'t> {
         let (parent, name) = to.split().ok_or(MISFIT)?;
         known.entry.name = name;
         self.insert(&parent, known)
+    }
+
+    /// A flag change: the indexes lead to the base name, which stays.
+    fn rename_in_place(&mut self, from: &TreePath, to: &TreePath) -> Result<bool> {
+        let (Some((parent, old)), Some((directory, new))) = (from.split(), to.split()) else { return Ok(false) };
+        let same_base = base(old.as_bytes()) == base(new.as_bytes());
+        if parent != directory || !is_paged(&parent) || !same_base {
+            return Ok(false);
+        }
+        let entries = match self.load(&parent)? {
+            Some(open) if !open.directory.entries.contains_key(&new) => {
+                (open.dirty, open.entries_dirty) = (true, true);
+                &mut open.directory.entries
+            }
+            _ => return Ok(false),
+        };
+        let mut known = entries.remove(&old).ok_or(MISFIT)?;
+        known.entry.name = new.clone();
+        entries.insert(new, known);
+        Ok(true)
     }
 
     fn set_meta(&mut self, path: &TreePath, meta: &Meta, group: u64) -> Result<()> {

@@ -501,10 +501,17 @@ impl<'a> Scanner<'a> {
         if !self.rules.filter.takes(&path, is_directory) {
             return;
         }
+        let is_message = folder::is_message(self.rules.kind, &path);
         let stat = match self.root.stat(&path) {
             Ok(stat) => stat,
-            // Gone again: its directory's times have changed, so it will be looked for under another name.
-            Err(error) if error.is_not_found() => return,
+            Err(error) if error.is_not_found() => {
+                let again = || chase(self.root, &path, seen.ino, |path| self.root.stat(path));
+                match is_message.then(again).flatten() {
+                    Some(stat) => stat,
+                    // Expunged, or moved to a folder that is yet to be looked at.
+                    None => return,
+                }
+            }
             Err(error) => return diff.failed.push(error),
         };
         match stat.kind {
@@ -768,6 +775,37 @@ impl From<CatalogueError> for Glance {
     fn from(error: CatalogueError) -> Self {
         Self::Catalogue(error)
     }
+}
+
+/// How often a message that is renamed under the eyes is looked for again.
+const CHASES: usize = 50;
+
+/// Does something with a message that has another name in its folder by now, because its flags go on changing.
+/// `None` where it is in the folder no more.
+pub fn chase<T>(
+    root: &Root,
+    path: &TreePath,
+    ino: u64,
+    act: impl Fn(&TreePath) -> std::result::Result<T, DiskError>,
+) -> Option<T> {
+    let (parent, name) = path.split()?;
+    let folder = parent.parent();
+    let wanted = name::base(name.as_bytes());
+    let is_same = |entry: &&Dirent| entry.ino == ino && name::base(entry.name.as_bytes()) == wanted;
+    for _ in 0..CHASES {
+        // A message goes from `new` to `cur`: in this order it is seen at least once.
+        let mut place = None;
+        for directory in [folder.child("new"), folder.child("cur")] {
+            let Ok((listing, _)) = root.list(&directory, 4096) else { continue };
+            if let Some(entry) = listing.entries.iter().find(is_same) {
+                place = Some(directory.join(&entry.name));
+            }
+        }
+        if let Ok(done) = act(&place?) {
+            return Some(done);
+        }
+    }
+    None
 }
 
 fn is_another_inode(known: &Known, seen: &Dirent) -> bool {

@@ -4,13 +4,12 @@
 //! through a channel of its own, so that the cycle takes results in the order in which it planned them and
 //! a large file never waits in memory.
 
-use crate::catalogue::scan::{Found, mark};
+use crate::catalogue::scan::{Found, chase, mark};
 use crate::catalogue::store::KnownContents;
 use crate::delta::{self, Differ, Signature, SignatureBuilder};
 use crate::disk::{self, DiskError, Root, Stat};
 use crate::id::Digest;
 use crate::maildir::entry::Xattr;
-use crate::maildir::name::base;
 use crate::path::TreePath;
 use crate::wire::block::{self, Block, Piece};
 use std::fs::File;
@@ -254,26 +253,11 @@ impl Reader {
     fn open(&self, found: &Found) -> Result<Option<File>, DiskError> {
         match self.root.open_file(&found.path) {
             Ok(file) => Ok(Some(file)),
-            Err(error) if error.is_not_found() => self.open_renamed(found),
+            Err(error) if error.is_not_found() => {
+                Ok(chase(&self.root, &found.path, found.stat.ino, |path| self.root.open_file(path)))
+            }
             Err(error) => Err(error),
         }
-    }
-
-    fn open_renamed(&self, found: &Found) -> Result<Option<File>, DiskError> {
-        let Some((parent, name)) = found.path.split() else { return Ok(None) };
-        let folder = parent.parent();
-        let places = [parent, folder.child("cur"), folder.child("new")];
-        for directory in &places[..] {
-            let Ok((listing, _)) = self.root.list(directory, 1024) else { continue };
-            let wanted = base(name.as_bytes());
-            let same = |entry: &&disk::Dirent| entry.ino == found.stat.ino && base(entry.name.as_bytes()) == wanted;
-            if let Some(entry) = listing.entries.iter().find(same)
-                && let Ok(file) = self.root.open_file(&directory.join(&entry.name))
-            {
-                return Ok(Some(file));
-            }
-        }
-        Ok(None)
     }
 
     // ---- large files ----

@@ -47,6 +47,9 @@ const CHECKPOINT_CHANGES: u64 = 200_000;
 const GROUP_CHANGES: usize = 8192;
 const GROUP_BYTES: u64 = 128 << 20;
 
+/// Blocks and batches that may wait between two threads.
+const QUEUE: usize = 4;
+
 /// How long a group waits for one more batch.
 const GROUP_WAIT: Duration = Duration::from_millis(10);
 
@@ -302,8 +305,8 @@ impl Slave {
             (welcome, edit.finish()?)
         };
         connection.sender.send(&Message::Welcome(welcome))?;
-        let (to_stager, staged) = sync_channel(8);
-        let (to_committer, work) = sync_channel(8);
+        let (to_stager, staged) = sync_channel(QUEUE);
+        let (to_committer, work) = sync_channel(QUEUE);
         let staging = self.staging.clone();
         let sender = connection.sender.clone();
         std::thread::scope(|scope| {

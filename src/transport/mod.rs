@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Frames that may wait between a thread and the wire.
-const QUEUE: usize = 16;
+const QUEUE: usize = 8;
 
 /// Why the way to the other end is closed.
 #[derive(Debug, thiserror::Error)]

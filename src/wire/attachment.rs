@@ -45,7 +45,7 @@ pub fn fold(data: &[u8]) -> Option<Vec<u8>> {
 /// The run of base64 lines of `length` characters that begins at `begin`: where it ends, and what it decodes to.
 fn run(data: &[u8], begin: usize, length: usize) -> Option<(usize, Vec<u8>)> {
     let is_base64 = |line: &[u8]| line.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/');
-    if length % 4 != 0 || !is_base64(&data[begin..begin + length]) {
+    if !length.is_multiple_of(4) || !is_base64(&data[begin..begin + length]) {
         return None;
     }
     let mut characters = Vec::new();
@@ -82,7 +82,7 @@ pub fn unfold(mut folded: &[u8], length: usize) -> Option<Vec<u8>> {
         if line == 0 {
             break;
         }
-        if !LINE.contains(&line) || line % 4 != 0 {
+        if !LINE.contains(&line) || !line.is_multiple_of(4) {
             return None;
         }
         let decoded = take(&mut folded, length)?;
