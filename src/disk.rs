@@ -317,7 +317,12 @@ impl Root {
         let open = || -> io::Result<File> {
             let (directory, name) = self.at(path)?;
             let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            Ok(open_beneath(directory.as_fd(), name.as_bytes(), flags)?.into())
+            let fd = open_beneath(directory.as_fd(), name.as_bytes(), flags)?;
+            // Something else may have the name by now; the file that was meant is not there any more.
+            match stat_at(fd.as_fd(), b"")?.kind {
+                FileKind::File => Ok(fd.into()),
+                _ => Err(Errno::NOENT.into()),
+            }
         };
         open().map_err(self.error("cannot open", path))
     }
@@ -339,11 +344,8 @@ impl Root {
     /// # Errors
     /// Where it cannot be opened.
     pub fn xattrs(&self, path: &TreePath) -> Result<Vec<Xattr>> {
-        if path.is_root() {
-            return read_xattrs(self.fd.as_fd()).map_err(self.error("cannot read attributes of", path));
-        }
-        let file = self.open_file(path)?;
-        read_xattrs(file.as_fd()).map_err(self.error("cannot read attributes of", path))
+        let read = || read_xattrs(self.open_for_meta(path)?.as_fd());
+        read().map_err(self.error("cannot read attributes of", path))
     }
 
     /// Whether the root is on a file system of this machine, where one listing call sees one instant.

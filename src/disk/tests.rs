@@ -97,3 +97,12 @@ fn a_lock_is_held_by_one() {
     drop(held);
     assert!(other.lock("lock").expect("opens").is_some());
 }
+
+#[test]
+fn a_directory_that_took_a_files_name_is_not_that_file() {
+    let (directory, root) = root();
+    std::fs::create_dir(directory.path().join("was-a-file")).expect("makes");
+    let error = root.open_file(&path("was-a-file")).expect_err("no file");
+    assert!(error.is_not_found());
+    assert!(root.xattrs(&path("was-a-file")).expect("reads").is_empty());
+}
