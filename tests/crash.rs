@@ -211,6 +211,34 @@ fn a_damaged_state_is_rebuilt_or_named_and_nothing_is_lost() {
     }
 }
 
+/// A page of a catalogue, wherever it is: the database finds out in the middle of a run, or not at all.
+#[test]
+fn a_catalogue_damaged_anywhere_is_rebuilt_or_named_and_nothing_is_lost() {
+    let places = if full_sweep() { 2000 } else { 60 };
+    let pair = Pair::new();
+    make_scenario(&pair.source);
+    pair.sync_and_settle();
+    let saved = pair.path("saved");
+    fs::create_dir(&saved).expect("a directory");
+    copy_tree(&pair.state, &saved.join("near"));
+    copy_tree(&pair.mirror.join(".mailtwin"), &saved.join("far"));
+    for (place, state) in [("near", pair.state.clone()), ("far", pair.mirror.join(".mailtwin"))] {
+        let files = files_in(&saved.join(place));
+        let name = files.iter().find(|name| name.ends_with("catalogue")).expect("a catalogue");
+        let content = fs::read(saved.join(place).join(name)).expect("it is there");
+        for number in 0..places {
+            forget(&pair.state, &pair.mirror.join(".mailtwin"));
+            copy_tree(&saved.join("near"), &pair.state);
+            copy_tree(&saved.join("far"), &pair.mirror.join(".mailtwin"));
+            let at = content.len() * number / places;
+            let mut content = content.clone();
+            content[at..].iter_mut().take(64).for_each(|byte| *byte = !*byte);
+            fs::write(state.join(name), content).expect("damaged");
+            a_damage_is_survived(&pair, &format!("{place} catalogue: 64 bytes from {at}"));
+        }
+    }
+}
+
 fn a_damage_is_survived(pair: &Pair, after: &str) {
     let witness = Witness::of(pair);
     let run = pair.try_sync(&UNGUARDED);

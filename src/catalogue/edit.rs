@@ -11,6 +11,8 @@ use crate::path::{Name, TreePath};
 use redb::{ReadableTable, Table};
 use std::collections::{BTreeMap, HashMap};
 
+mod mailbox;
+
 /// Directories that stay unpacked after a batch.
 const KEPT_OPEN: usize = 16;
 
@@ -98,6 +100,22 @@ impl<'t> Edit<'t> {
     pub fn root_digest(&self) -> Digest {
         debug_assert!(self.open.values().all(|open| !open.dirty));
         self.sum.digest()
+    }
+
+    /// Holds the root digest against the rows. What is open must have been flushed.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Damaged`] where they do not add up to it.
+    pub fn check_sum(&self) -> Result<()> {
+        let mut sum = Sum::default();
+        for row in self.rows.iter().map_err(database)? {
+            let (key, value) = row.map_err(database)?;
+            sum.add(key.value(), &unpack::<Row>(value.value())?.digest);
+        }
+        match sum == self.sum {
+            true => Ok(()),
+            false => Err(CatalogueError::Damaged("its rows do not add up to its digest")),
+        }
     }
 
     /// Whether no directory is recorded, not even the root.

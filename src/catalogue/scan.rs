@@ -217,10 +217,9 @@ impl<'a> Scanner<'a> {
         let known = self.recorded(path, row, edit)?;
         let names = self.names(path, &sight, &known, diff);
         let is_folder = self.is_folder(&names);
+        self.directory(path, &sight, row, Some(self.time_of(&sight, row)), diff);
         if is_folder {
-            self.parts(path, rows, &sight, row, edit, diff)?;
-        } else {
-            self.directory(path, &sight, row, Some(sight.stat.mtime), diff);
+            self.parts(path, rows, edit, diff)?;
         }
         for (name, kind) in &names {
             if *kind == FileKind::Directory && !(is_folder && folder::is_part(name.as_bytes())) {
@@ -310,6 +309,17 @@ impl<'a> Scanner<'a> {
         })
     }
 
+    /// A directory's time. Where a mail server uses the mirror it makes and removes its own files beside the
+    /// mail all the time: what it does to the directory's time is no difference.
+    fn time_of(&self, sight: &Sight, row: Option<&Row>) -> Time {
+        let is_server_file = |entry: &Dirent| folder::is_server_log(entry.name.as_bytes());
+        let is_served = self.rules.trust_names
+            && self.rules.kind == SetKind::Maildir
+            && sight.listing.as_ref().is_some_and(|listing| listing.iter().any(is_server_file));
+        let recorded = row.and_then(|row| row.meta.mtime).filter(|_| is_served);
+        recorded.unwrap_or(sight.stat.mtime)
+    }
+
     /// Notes a directory: its look, and its metadata where that is new.
     fn directory(&self, path: &TreePath, sight: &Sight, row: Option<&Row>, mtime: Option<Time>, diff: &mut Diff) {
         diff.listed += u64::from(sight.listing.is_some());
@@ -351,12 +361,9 @@ impl<'a> Scanner<'a> {
         &self,
         path: &TreePath,
         rows: &UnitRows,
-        sight: &Sight,
-        row: Option<&Row>,
         edit: &mut Edit<'_>,
         diff: &mut Diff,
     ) -> std::result::Result<(), Glance> {
-        self.directory(path, sight, row, Some(sight.stat.mtime), diff);
         let [new, cur, tmp] = folder::PARTS.map(|part| path.child(part));
         let new_sight = self.sight(&new, rows.parts[0].as_ref(), true)?;
         let mut cur_sight = self.sight(&cur, rows.parts[1].as_ref(), true)?;

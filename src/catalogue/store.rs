@@ -4,12 +4,15 @@
 //! behind the slave's, and the next one compares. So nothing in it is ever half true.
 
 use super::backend::{OnDisk, Overlay};
+use super::damage::caught;
 use super::digest::Sum;
 use crate::disk::{DiskError, Root};
 use crate::id::{Epoch, Position, SetId};
 use crate::path::TreePath;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// The version of the format that this program writes.
 pub const VERSION: u16 = 1;
@@ -45,9 +48,28 @@ pub enum CatalogueError {
     /// What is in it.
     #[error("the catalogue is damaged: {0}")]
     Damaged(&'static str),
+    /// What is in it; the file has been removed.
+    #[error("{damage} ({file}); it has been removed: run again, and it is made anew by comparing")]
+    Removed {
+        /// Where it was.
+        file: String,
+        /// What showed it.
+        damage: String,
+    },
     /// It was written by a later program.
     #[error("the catalogue has format {0}, and this mailtwin reads up to {VERSION}: install the newer mailtwin again")]
     Version(u16),
+}
+
+impl CatalogueError {
+    /// Whether the file itself is damaged, and not only out of reach.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Database(error) => is_damage(error),
+            _ => false,
+        }
+    }
 }
 
 pub(super) fn database(error: impl Into<redb::Error>) -> CatalogueError {
@@ -83,6 +105,8 @@ pub struct Head {
 /// An open catalogue.
 pub struct Catalogue {
     database: Database,
+    /// The state directory that it is in; `None` in a dry run.
+    state: Option<PathBuf>,
 }
 
 impl Catalogue {
@@ -92,12 +116,8 @@ impl Catalogue {
     /// # Errors
     /// Where the disk refuses, or the file is a later program's.
     pub fn open(state: &Root) -> Result<(Self, bool), CatalogueError> {
-        match Self::open_file(state) {
-            Err(CatalogueError::Database(error)) if is_damage(&error) => {
-                state.remove(&file_path())?;
-                Ok((Self::open_file(state)?, true))
-            }
-            Err(CatalogueError::Damaged(_)) => {
+        match caught(Some(state.path()), || Self::open_file(state)) {
+            Err(error) if error.is_damage() => {
                 state.remove(&file_path())?;
                 Ok((Self::open_file(state)?, true))
             }
@@ -105,10 +125,15 @@ impl Catalogue {
         }
     }
 
+    /// The state directory that the file is in; `None` in a dry run.
+    pub(super) fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
+    }
+
     fn open_file(state: &Root) -> Result<Self, CatalogueError> {
         let is_new = state.stat_if_there(&file_path())?.is_none_or(|stat| stat.size == 0);
         let file = state.open_or_create(&file_path())?;
-        let catalogue = Self::with(OnDisk(file))?;
+        let catalogue = Self { state: Some(state.path().to_owned()), ..Self::with(OnDisk(file))? };
         if is_new {
             state.sync_directory(&TreePath::root())?;
         }
@@ -130,7 +155,7 @@ impl Catalogue {
 
     fn with(backend: impl redb::StorageBackend) -> Result<Self, CatalogueError> {
         let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend).map_err(database)?;
-        let catalogue = Self { database };
+        let catalogue = Self { database, state: None };
         let head = catalogue.head()?;
         match head.minimum_reader <= VERSION {
             true => Ok(catalogue),
@@ -188,7 +213,8 @@ impl KnownContents {
             let (key, _) = range.next()?.ok()?;
             Some(key.value().starts_with(&digest.0[..16]))
         };
-        table.is_some_and(|table| first(table) == Some(true))
+        let look = || Ok::<_, CatalogueError>(table.is_some_and(|table| first(table) == Some(true)));
+        caught(None, look).unwrap_or(false)
     }
 }
 
@@ -230,6 +256,15 @@ fn read_head(table: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result
         Some(bytes) => super::directory::unpack(bytes.value()),
         None => Ok(Head::default()),
     }
+}
+
+/// Removes the catalogue of a state directory; its path, for telling.
+pub(super) fn remove(state: &Path) -> Result<String, DiskError> {
+    match Root::open(state)?.remove(&file_path()) {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    Ok(crate::path::escape(state.join("catalogue").as_os_str().as_bytes()))
 }
 
 fn file_path() -> TreePath {

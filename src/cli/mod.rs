@@ -55,6 +55,7 @@ pub fn main() -> u8 {
             return 2;
         }
     };
+    error::watch_panics();
     let code = match (cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(&arguments, matches),
         (Command::Serve(arguments), _) => serve::run(&arguments),

@@ -31,6 +31,11 @@ pub fn is_message(kind: SetKind, path: &TreePath) -> bool {
     kind == SetKind::Maildir && path.split().is_some_and(|(parent, _)| holds_messages(parent.name()))
 }
 
+/// Whether a name is of a file that Dovecot makes as soon as it uses a folder, or a user's list of folders.
+pub fn is_server_log(name: &[u8]) -> bool {
+    matches!(name, b"dovecot.index.log" | b"dovecot.list.index.log")
+}
+
 /// Files that Dovecot rebuilds, and files that must never be copied (DOVECOT.md section 1), as
 /// gitignore-like globs. `--include` brings them in.
 ///

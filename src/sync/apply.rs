@@ -13,20 +13,18 @@ use crate::catalogue::scan::mark;
 use crate::disk::{DiskError, FileKind, Root};
 use crate::maildir::change::{Change, Source};
 use crate::maildir::control;
-use crate::maildir::entry::{File, Mark, Meta};
+use crate::maildir::entry::{File, Look, Mark, Meta};
 use crate::maildir::folder::{self, SetKind};
 use crate::monitor::Problem;
 use crate::path::TreePath;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// Dovecot overrides a lock that has not been touched for two minutes.
-const LOCK_STALE: Duration = Duration::from_secs(120);
+mod lock;
+mod strangers;
 
-/// How long the hand waits for a folder that a mail server holds.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+use strangers::Whereabouts;
 
 /// Where contents of a batch come from when it is done again after a crash.
 pub trait Contents {
@@ -58,6 +56,14 @@ pub struct Hand {
     /// An owner could not be set.
     pub owners_left: bool,
     next_copy: u64,
+    /// How this hand left the directories that it changed.
+    looks: HashMap<TreePath, Look>,
+    /// Folders that are changed whole or not at all, and were not.
+    left_out: BTreeSet<TreePath>,
+    /// Mailboxes in which something could not be done: nothing is removed in them.
+    unfinished: BTreeSet<TreePath>,
+    /// The folder that was listed last, while it is locked.
+    whereabouts: Option<(TreePath, Whereabouts)>,
 }
 
 /// What became of a change.
@@ -82,7 +88,18 @@ impl Hand {
             owners_left: false,
             // Numbers of copies made here do not meet those of contents shipped.
             next_copy: 1 << 62,
+            looks: HashMap::new(),
+            left_out: BTreeSet::new(),
+            unfinished: BTreeSet::new(),
+            whereabouts: None,
         }
+    }
+
+    /// What has drifted has been looked at again: the hand begins anew.
+    pub fn forget_drift(&mut self) {
+        self.drifted.clear();
+        self.left_out.clear();
+        self.unfinished.clear();
     }
 
     /// Does a batch. The catalogue has it already: `edit` tells what directories should look like.
@@ -96,7 +113,7 @@ impl Hand {
             let unit = self.unit_of(first);
             let length = rest.iter().take_while(|change| self.unit_of(change) == unit).count();
             let (group, after) = rest.split_at(length);
-            self.group(&unit, group, contents, &mut touched)?;
+            self.group(&unit, group, contents, &mut touched, edit)?;
             rest = after;
         }
         self.finish_directories(touched, edit)
@@ -121,16 +138,27 @@ impl Hand {
         changes: &[Change],
         contents: &dyn Contents,
         touched: &mut BTreeSet<TreePath>,
+        edit: &mut Edit<'_>,
     ) -> Result<()> {
         let lock = match self.kind {
             SetKind::Files => None,
             SetKind::Maildir => self.lock_folder(unit, changes)?,
         };
-        for change in changes {
-            self.open_up(change, touched)?;
-            self.change(change, contents, touched)?;
+        self.whereabouts = None;
+        self.meet_strangers(changes, edit)?;
+        let is_left_out = self.left_out.contains(unit) || !self.can_begin(changes, contents)?;
+        if is_left_out {
+            self.left_out.insert(unit.clone());
+            self.leave_out(changes, edit)?;
         }
-        if let Some(lock) = lock {
+        for change in changes {
+            if is_left_out && !is_structure(change) {
+                continue;
+            }
+            self.open_up(change, touched)?;
+            self.change(change, contents, touched, edit)?;
+        }
+        if lock.is_some() {
             // Dovecot looks at a folder again when its times change.
             let cur = unit.child("cur");
             if self.mirror.stat_if_there(&cur)?.is_some() {
@@ -138,6 +166,9 @@ impl Hand {
                 touched.insert(cur);
             }
             touched.insert(unit.clone());
+        }
+        self.take_leave(unit, changes)?;
+        if let Some(lock) = lock {
             match self.mirror.remove(&lock) {
                 Err(error) if !error.is_not_found() => return Err(error.into()),
                 _ => {}
@@ -163,11 +194,19 @@ impl Hand {
         Ok(())
     }
 
-    fn change(&mut self, change: &Change, contents: &dyn Contents, touched: &mut BTreeSet<TreePath>) -> Result<()> {
-        for path in places(change) {
-            touched.insert(path);
+    fn change(
+        &mut self,
+        change: &Change,
+        contents: &dyn Contents,
+        touched: &mut BTreeSet<TreePath>,
+        edit: &mut Edit<'_>,
+    ) -> Result<()> {
+        touched.extend(places(change));
+        if self.must_wait(change, edit)? {
+            self.drifted.extend(places(change));
+            return Ok(());
         }
-        let reason = match self.attempt(change, contents) {
+        let reason = match self.attempt(change, contents, edit) {
             Ok(Done::Yes) => return Ok(()),
             Ok(Done::Drift(reason)) => reason.to_owned(),
             Err(SyncError::Disk(error)) if !is_fatal(&error) => format!("{}: {}", error.operation, error.source),
@@ -176,10 +215,11 @@ impl Hand {
         let subject = self.mirror.show(change.path());
         self.problems.push(Problem { subject, reason });
         self.drifted.extend(places(change));
+        self.unfinished.insert(edit.mailbox_of(change.path())?);
         Ok(())
     }
 
-    fn attempt(&mut self, change: &Change, contents: &dyn Contents) -> Result<Done> {
+    fn attempt(&mut self, change: &Change, contents: &dyn Contents, edit: &mut Edit<'_>) -> Result<Done> {
         match change {
             Change::MakeDirectory { path, meta } => self.make_directory(path, meta),
             Change::RenameDirectory { from, to } => self.rename_directory(from, to),
@@ -190,9 +230,9 @@ impl Hand {
             Change::Put { path, meta, file, source } => self.put(path, meta, file, source, contents),
             Change::Symlink { path, meta, target } => self.symlink(path, meta, target),
             Change::Link { path, existing, mark, .. } => self.link(path, existing, *mark),
-            Change::Rename { from, to, mark } => self.rename(from, to, *mark),
+            Change::Rename { from, to, mark } => self.rename(from, to, *mark, edit),
             Change::SetMeta { path, meta, .. } => self.set_meta(path, meta),
-            Change::Remove { path, mark } => self.remove(path, *mark),
+            Change::Remove { path, mark } => self.remove(path, *mark, edit),
             Change::Forget { .. } => Ok(Done::Yes),
         }
     }
@@ -253,9 +293,8 @@ impl Hand {
             };
             let stat = time.and_then(|()| self.mirror.stat(&path));
             match stat {
-                // What this look cannot tell from our own change is a change by somebody else within the same
-                // tick of the kernel's clock; --checksum finds that, and nobody else writes to a mirror.
-                Ok(stat) => edit.looked(&path, Some(stat.look()))?,
+                Ok(_) if self.drifted.contains(&path) => edit.looked(&path, None)?,
+                Ok(stat) => edit.looked(&path, Some(self.look_left(&path, stat.look())))?,
                 Err(error) if is_fatal(&error) => return Err(error.into()),
                 Err(error) => {
                     let reason = format!("{}: {}", error.operation, error.source);
@@ -308,14 +347,19 @@ impl Hand {
 
     /// The content is not to be had: fine where an earlier run has put it in place.
     fn put_before(&self, path: &TreePath, file: &File) -> Result<Done> {
+        Ok(match self.is_in_place(path, file)? {
+            true => Done::Yes,
+            false => Done::Drift("the version that it is made from is not on the standby; it is sent again"),
+        })
+    }
+
+    fn is_in_place(&self, path: &TreePath, file: &File) -> Result<bool> {
         let stat = self.mirror.stat_if_there(path)?;
-        if stat.is_some_and(|stat| stat.kind == FileKind::File && stat.size == file.size)
-            && let Ok(mut there) = self.mirror.open_file(path)
-            && staging::hash(&mut there).is_ok_and(|digest| digest == file.digest)
-        {
-            return Ok(Done::Yes);
-        }
-        Ok(Done::Drift("the version that it is made from is not on the standby; it is sent again"))
+        Ok(stat.is_some_and(|stat| stat.kind == FileKind::File && stat.size == file.size)
+            && self
+                .mirror
+                .open_file(path)
+                .is_ok_and(|mut there| staging::hash(&mut there).is_ok_and(|digest| digest == file.digest)))
     }
 
     fn copy(&self, number: u64, from: &TreePath, file: &File) -> Result<bool> {
@@ -389,7 +433,12 @@ impl Hand {
             (Some(there), Some(here)) if there.ino == here.ino => return Ok(Done::Yes),
             (Some(there), _) if mark(&there) == wanted => {}
             (_, Some(here)) if mark(&here) == wanted => return Ok(Done::Yes),
-            _ => return Ok(Done::Drift("the file that it is a link of is not on the standby; it is sent again")),
+            _ => match self.find_again(existing, wanted)?.pop() {
+                Some(elsewhere) => return self.link(path, &elsewhere, wanted),
+                None => {
+                    return Ok(Done::Drift("the file that it is a link of is not on the standby; it is sent again"));
+                }
+            },
         }
         if here.is_some() {
             self.mirror.remove(path)?;
@@ -398,16 +447,24 @@ impl Hand {
         Ok(Done::Yes)
     }
 
-    fn rename(&mut self, from: &TreePath, to: &TreePath, wanted: Mark) -> Result<Done> {
+    fn rename(&mut self, from: &TreePath, to: &TreePath, wanted: Mark, edit: &mut Edit<'_>) -> Result<Done> {
         match self.mirror.stat_if_there(from)? {
             Some(stat) if mark(&stat) == wanted => {
                 self.mirror.rename(from, to)?;
                 Ok(Done::Yes)
             }
-            _ => match self.mirror.stat_if_there(to)? {
-                Some(stat) if mark(&stat) == wanted => Ok(Done::Yes),
-                _ => Ok(Done::Drift("the message is not on the standby as it should be; it is sent again")),
-            },
+            _ => {
+                if self.mirror.stat_if_there(to)?.is_some_and(|stat| mark(&stat) == wanted) {
+                    return Ok(Done::Yes);
+                }
+                match self.find_renamed(from, wanted, edit)? {
+                    Some(elsewhere) => self.mirror.rename(&elsewhere, to)?,
+                    None => {
+                        return Ok(Done::Drift("the message is not on the standby as it should be; it is sent again"));
+                    }
+                }
+                Ok(Done::Yes)
+            }
         }
     }
 
@@ -421,9 +478,14 @@ impl Hand {
         Ok(Done::Yes)
     }
 
-    fn remove(&mut self, path: &TreePath, wanted: Mark) -> Result<Done> {
+    fn remove(&mut self, path: &TreePath, wanted: Mark, edit: &mut Edit<'_>) -> Result<Done> {
         match self.mirror.stat_if_there(path)? {
-            None => Ok(Done::Yes),
+            None => {
+                if let Some(elsewhere) = self.find_renamed(path, wanted, edit)? {
+                    self.mirror.remove(&elsewhere)?;
+                }
+                Ok(Done::Yes)
+            }
             Some(stat) if stat.kind != FileKind::Directory && mark(&stat) == wanted => {
                 self.mirror.remove(path)?;
                 Ok(Done::Yes)
@@ -431,102 +493,17 @@ impl Hand {
             Some(_) => Ok(Done::Drift("it was to be removed, and is not what was expected: left alone for now")),
         }
     }
-
-    // ---- the folder's lock ----
-
-    /// Takes a folder's lock as Dovecot takes it. `None` where there is nothing to lock, or it cannot be had.
-    fn lock_folder(&mut self, unit: &TreePath, changes: &[Change]) -> Result<Option<TreePath>> {
-        let only_structure = changes.iter().all(|change| {
-            matches!(
-                change,
-                Change::RenameDirectory { .. }
-                    | Change::RemoveDirectory { .. }
-                    | Change::MakeDirectory { .. }
-                    | Change::Forget { .. }
-            )
-        });
-        if only_structure {
-            return Ok(None);
-        }
-        // A folder without a uidlist has never been opened, or is being made right now.
-        let uidlist = unit.child("dovecot-uidlist");
-        let Some(stat) = self.mirror.stat_if_there(&uidlist)? else { return Ok(None) };
-        let lock = unit.child("dovecot-uidlist.lock");
-        // Written beside the mirror and linked into place, so that nobody sees it empty.
-        let temporary = TreePath::root().child("uidlist.lock");
-        match self.write_lock(&temporary, &Meta { mode: 0o600, uid: stat.uid, gid: stat.gid, ..Meta::default() }) {
-            Ok(()) => {}
-            Err(error) if is_fatal(&error) => return Err(error.into()),
-            // No permission in the folder: what is to be done in it will say so.
-            Err(_) => return Ok(None),
-        }
-        let taken = self.link_lock(&temporary, &lock);
-        self.staging.root().remove(&temporary)?;
-        match taken? {
-            true => Ok(Some(lock)),
-            false => {
-                let subject = self.mirror.show(&lock);
-                let reason = "a mail server held this lock all the time: the folder was changed without it".to_owned();
-                self.problems.push(Problem { subject, reason });
-                Ok(None)
-            }
-        }
-    }
-
-    fn write_lock(&self, temporary: &TreePath, meta: &Meta) -> std::result::Result<(), DiskError> {
-        let root = self.staging.root();
-        let mut writer = match root.create(temporary, 0o600) {
-            Err(error) if error.already_exists() => {
-                root.remove(temporary)?;
-                root.create(temporary, 0o600)?
-            }
-            other => other?,
-        };
-        writer.write(format!("{}:{}", std::process::id(), host_name()).as_bytes())?;
-        // Dovecot watches the file, as the mail user.
-        root.set_fresh_meta(temporary, meta, 0o600).map(drop)
-    }
-
-    fn link_lock(&self, temporary: &TreePath, lock: &TreePath) -> Result<bool> {
-        let begin = Instant::now();
-        loop {
-            match self.staging.root().link_into(temporary, &self.mirror, lock) {
-                Ok(()) => return Ok(true),
-                Err(error) if !error.already_exists() => return Err(error.into()),
-                Err(_) if self.is_stale(lock) => match self.mirror.remove(lock) {
-                    Err(error) if !error.is_not_found() => return Err(error.into()),
-                    _ => {}
-                },
-                Err(_) if begin.elapsed() > LOCK_WAIT => return Ok(false),
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-        }
-    }
-
-    /// Whether a lock's owner is gone: same host and no such process, or two minutes without a touch.
-    fn is_stale(&self, lock: &TreePath) -> bool {
-        let Ok(Some(stat)) = self.mirror.stat_if_there(lock) else { return false };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        if now.as_secs() as i64 - stat.ctime.seconds > LOCK_STALE.as_secs() as i64 {
-            return true;
-        }
-        let mut text = String::new();
-        let read = self.mirror.open_file(lock).ok().and_then(|file| file.take(300).read_to_string(&mut text).ok());
-        let owner = read.and_then(|_| text.trim().split_once(':'));
-        owner.is_some_and(|(pid, host)| host == host_name() && !is_running(pid))
-    }
 }
 
-fn is_running(pid: &str) -> bool {
-    let number = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
-    match number {
-        Some(pid) => rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH),
-        None => true,
-    }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+/// Whether a change is one of directories only, which no lock of a folder protects.
+fn is_structure(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::RenameDirectory { .. }
+            | Change::RemoveDirectory { .. }
+            | Change::MakeDirectory { .. }
+            | Change::Forget { .. }
+    )
 }
 
 /// Directories whose times a change moves, or whose metadata it sets.

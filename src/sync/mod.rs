@@ -14,6 +14,7 @@ pub mod sender;
 pub mod staging;
 
 use crate::catalogue::CatalogueError;
+use crate::catalogue::damage::AsCatalogueError;
 use crate::catalogue::filter::PatternError;
 use crate::disk::DiskError;
 use crate::transport::LinkError;
@@ -63,6 +64,15 @@ impl SyncError {
             Self::Locked(_) => 10,
             Self::Pattern(_) => 2,
             _ => 1,
+        }
+    }
+}
+
+impl AsCatalogueError for SyncError {
+    fn as_catalogue_error(&self) -> Option<&CatalogueError> {
+        match self {
+            Self::Catalogue(error) => Some(error),
+            _ => None,
         }
     }
 }

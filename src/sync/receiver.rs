@@ -9,6 +9,7 @@ use super::apply::{Arrived, Contents, Hand};
 use super::cycle::{Cycle, NoSink, Options};
 use super::guard::Limit;
 use super::staging::Staging;
+use crate::catalogue::CatalogueError;
 use crate::catalogue::directory;
 use crate::catalogue::edit::Edit;
 use crate::catalogue::filter::Filter;
@@ -219,7 +220,7 @@ impl Slave {
             warnings,
             _lock: Some(lock),
         };
-        let is_damaged = slave.recover()?;
+        let is_damaged = slave.catalogue.contain(|| slave.recover())?;
         if is_damaged {
             let sentence = "the slave's log was damaged in its middle: what it held is compared with the master anew";
             slave.warnings.push(sentence.to_owned());
@@ -296,6 +297,12 @@ impl Slave {
     // ---- the session ----
 
     fn session(self, connection: &mut Connection) -> Result<()> {
+        let (transaction, learned) = self.catalogue.contain(|| self.welcome_the_master(connection))?;
+        self.converse(connection, transaction, learned)
+    }
+
+    /// Looks at the mirror and says where it stands. `true` where the look brought anything.
+    fn welcome_the_master(&self, connection: &Connection) -> Result<(Transaction, bool)> {
         let transaction = self.catalogue.begin()?;
         let (welcome, learned) = {
             let mut edit = Edit::new(&transaction)?;
@@ -305,6 +312,10 @@ impl Slave {
             (welcome, edit.finish()?)
         };
         connection.sender.send(&Message::Welcome(welcome))?;
+        Ok((transaction, learned))
+    }
+
+    fn converse(self, connection: &mut Connection, transaction: Transaction, learned: bool) -> Result<()> {
         let (to_stager, staged) = sync_channel(QUEUE);
         let (to_committer, work) = sync_channel(QUEUE);
         let staging = self.staging.clone();
@@ -313,7 +324,8 @@ impl Slave {
             scope.spawn(move || stage(&staged, &to_committer, staging.as_deref()));
             let slave = &self;
             let committer = scope.spawn(move || {
-                let ended = slave.commit_all(transaction, learned, &work, &sender);
+                let commit = || slave.commit_all(transaction, learned, &work, &sender);
+                let ended = slave.catalogue.contain(commit);
                 if let Err(error) = &ended {
                     refuse(&sender, error);
                 }
@@ -774,7 +786,7 @@ impl<'s, 't> Term<'s, 't> {
             }
             if !hand.drifted.is_empty() {
                 forget_looks(&mut self.edit, hand)?;
-                hand.drifted.clear();
+                hand.forget_drift();
                 let heard = Quiet::default();
                 scan_mirror(&self.slave.mirror, &self.slave.rules, &mut self.edit, &heard)?;
                 problems.extend(heard.take_problems());
@@ -788,6 +800,7 @@ impl<'s, 't> Term<'s, 't> {
 
     fn compare(&mut self) -> Result<()> {
         self.edit.flush()?;
+        self.edit.check_sum()?;
         let mut from = Vec::new();
         loop {
             let rows = self.edit.rows_from(&from, MAX_LIST)?;
@@ -812,8 +825,11 @@ impl<'s, 't> Term<'s, 't> {
             let Some(found) = self.edit.directory(&path)? else {
                 return Err(SyncError::Protocol("it asks for a directory that is not there"));
             };
-            let meta = found.meta.clone();
+            let (meta, digest) = (found.meta.clone(), found.digest());
             let mut entries: Vec<Entry> = found.entries.values().map(|known| known.entry.clone()).collect();
+            if self.edit.row(&path)?.is_some_and(|row| row.digest != digest) {
+                return Err(CatalogueError::Damaged("a directory's record does not match its digest").into());
+            }
             loop {
                 let rest = entries.split_off(entries.len().min(ROW_ENTRIES));
                 let more = !rest.is_empty();

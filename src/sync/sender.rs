@@ -21,6 +21,7 @@ use crate::wire::message::{Done, Hello, Message, Row, Welcome};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,7 +92,7 @@ pub struct Report {
 struct Master<'a> {
     request: &'a Request,
     source: Arc<Root>,
-    catalogue: Catalogue,
+    catalogue: Rc<Catalogue>,
     rules: Rules,
     monitor: &'a dyn Monitor,
     _lock: Option<Writer>,
@@ -113,9 +114,10 @@ struct Wire<'a> {
 pub fn run(request: &Request, monitor: &dyn Monitor, connect: impl FnOnce() -> Result<Connection>) -> Result<Report> {
     let begin = Instant::now();
     let mut master = Master::open(request, monitor)?;
+    let catalogue = master.catalogue.clone();
     monitor.event(Event::Phase(Phase::Connect));
     let mut connection = connect()?;
-    let mut report = master.session(&mut connection)?;
+    let mut report = catalogue.contain(|| master.session(&mut connection))?;
     report.elapsed = begin.elapsed();
     report.bytes_sent = connection.sender.sent();
     report.bytes_received = connection.receiver.received();
@@ -139,7 +141,7 @@ impl<'a> Master<'a> {
             restat: false,
             checksum: request.checksum,
         };
-        Ok(Self { request, source, catalogue, rules, monitor, _lock: lock })
+        Ok(Self { request, source, catalogue: Rc::new(catalogue), rules, monitor, _lock: lock })
     }
 
     fn session(&mut self, connection: &mut Connection) -> Result<Report> {
@@ -225,6 +227,7 @@ impl<'a> Master<'a> {
     fn compare(&self, edit: &mut Edit<'_>, connection: &mut Connection, theirs: &Digest) -> Result<()> {
         self.monitor.event(Event::Phase(Phase::Compare));
         edit.flush()?;
+        edit.check_sum()?;
         connection.sender.send(&Message::Compare)?;
         let mut here: BTreeMap<Vec<u8>, Digest> = BTreeMap::new();
         let mut from = Vec::new();

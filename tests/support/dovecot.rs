@@ -120,9 +120,12 @@ impl Dovecot {
         Account { subscribed: session.lsub(), listed, folders }
     }
 
-    /// What the server has complained of since it started, about mail (not about its own limits).
+    /// What the server has complained of since it started, about mail: not about its own limits, nor about how long
+    /// something took, which is as long as the disk stalls for everybody.
     pub fn complaints(&self) -> Vec<String> {
-        let about_mail = |line: &&str| ["imap(", "lmtp("].iter().any(|service| line.contains(service));
+        let about_mail = |line: &&str| {
+            ["imap(", "lmtp("].iter().any(|service| line.contains(service)) && !line.contains("Synchronization took")
+        };
         let log = fs::read_to_string(self.runtime.path().join("errors.log")).unwrap_or_default();
         log.lines().filter(about_mail).map(str::to_owned).collect()
     }

@@ -22,7 +22,7 @@ impl Cycle<'_, '_> {
         self.walk(TreePath::root())?;
         let mut ready = Vec::new();
         while let Some(path) = self.held.values().next().map(|held| held.diff.path.clone()) {
-            let mailbox = self.mailbox_of(&path)?;
+            let mailbox = self.edit.mailbox_of(&path)?;
             let is_quiet = self.wait_for_quiet(&mailbox)?;
             let within = |held: &Held| held.diff.path.is_within(&mailbox);
             let (here, elsewhere): (Vec<_>, Vec<_>) =
@@ -140,29 +140,6 @@ impl Cycle<'_, '_> {
                 return Ok(below);
             }
         }
-    }
-
-    /// The directory within which a user's messages move: the topmost folder above `path`, or, where that has
-    /// no folders of its own (layout fs without an INBOX around), the directory that holds it.
-    fn mailbox_of(&mut self, path: &TreePath) -> Result<TreePath> {
-        let mut above = vec![path.clone()];
-        while let Some((parent, _)) = above.last().and_then(TreePath::split) {
-            above.push(parent);
-        }
-        for at in above.into_iter().rev() {
-            let Some(row) = self.edit.row(&at)? else { continue };
-            let directories = || {
-                row.entries
-                    .iter()
-                    .filter(|known| known.entry.kind == Kind::Directory)
-                    .map(|known| known.entry.name.as_bytes())
-            };
-            if directories().any(|name| name == b"cur") {
-                let has_folders = directories().any(|name| !folder::is_part(name));
-                return Ok(if has_folders { at } else { at.parent() });
-            }
-        }
-        Ok(path.clone())
     }
 
     fn check_guard(&mut self, ready: &[Held]) -> Result<()> {
