@@ -215,9 +215,8 @@ impl Root {
         }
     }
 
-    fn error(&self, operation: &'static str, path: &TreePath) -> impl FnOnce(io::Error) -> DiskError {
-        let path = self.show(path);
-        move |source| DiskError { operation, path, source }
+    fn error<'a>(&'a self, operation: &'static str, path: &'a TreePath) -> impl FnOnce(io::Error) -> DiskError + 'a {
+        move |source| DiskError { operation, path: self.show(path), source }
     }
 
     /// Opens a directory beneath the root; a few are kept open.

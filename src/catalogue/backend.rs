@@ -1,5 +1,5 @@
 //! The file beneath the catalogue's database: through the door of `disk.rs`, so that tests can fail every
-//! write, or in front of a file that must not change (a dry run).
+//! write; not written to before there is something to commit; or not at all (a dry run).
 
 use crate::disk::Writer;
 use redb::StorageBackend;
@@ -8,7 +8,8 @@ use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A database file.
 #[derive(Debug)]
@@ -40,6 +41,106 @@ impl StorageBackend for OnDisk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_at(offset, data).map_err(|error| self.named(error))
+    }
+}
+
+/// Pages that may wait in memory.
+const DEFERRED_PAGES: usize = 2048;
+
+/// A database file that is left alone until there is something to commit. The database notes in it that it is open,
+/// and that it has been closed: five syncs, for a run in which nothing changed.
+#[derive(Debug)]
+pub struct Deferred {
+    disk: OnDisk,
+    overlay: Overlay,
+    writes: AtomicBool,
+}
+
+impl Deferred {
+    /// Over a database file.
+    ///
+    /// # Errors
+    /// Where it cannot be looked at.
+    pub fn new(writer: Writer) -> io::Result<Self> {
+        let overlay = Overlay::new(Some(writer.file().try_clone()?))?;
+        Ok(Self { disk: OnDisk(writer), overlay, writes: AtomicBool::new(false) })
+    }
+
+    /// From here on everything goes to the disk; what waits goes first, and the page that makes it count last.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn write_through(&self) -> io::Result<()> {
+        let mut state = self.overlay.state();
+        if self.writes.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if self.disk.len()? != state.length {
+            self.disk.set_len(state.length)?;
+        }
+        let head = state.pages.remove(&0);
+        let mut waiting: Vec<_> = state.pages.drain().collect();
+        waiting.sort_by_key(|(number, _)| *number);
+        for (number, page) in &waiting {
+            self.write_page(*number, page, state.length)?;
+        }
+        if !waiting.is_empty() {
+            self.disk.sync_data()?;
+        }
+        if let Some(head) = head {
+            self.write_page(0, &head, state.length)?;
+            self.disk.sync_data()?;
+        }
+        self.writes.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn write_page(&self, number: u64, page: &[u8], length: u64) -> io::Result<()> {
+        let begin = number * PAGE;
+        let end = (length - begin).min(PAGE) as usize;
+        self.disk.write(begin, &page[..end])
+    }
+
+    /// Whether opening the database changed more than its head: it was repaired.
+    pub fn was_repaired(&self) -> bool {
+        self.overlay.state().pages.keys().any(|number| *number != 0)
+    }
+
+    fn to(&self) -> &dyn StorageBackend {
+        match self.writes.load(Ordering::Acquire) {
+            true => &self.disk,
+            false => &self.overlay,
+        }
+    }
+}
+
+/// The database's handle on a [`Deferred`] file.
+#[derive(Debug)]
+pub struct Shared(pub Arc<Deferred>);
+
+impl StorageBackend for Shared {
+    fn len(&self) -> io::Result<u64> {
+        self.0.to().len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.to().read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.to().set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.to().sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.to().write(offset, data)?;
+        match self.0.overlay.state().pages.len() > DEFERRED_PAGES {
+            true => self.0.write_through(),
+            false => Ok(()),
+        }
     }
 }
 
@@ -149,6 +250,30 @@ impl StorageBackend for Overlay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deferred_file_is_written_when_it_is_told_and_not_before() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = crate::disk::Root::open(directory.path()).expect("opens");
+        let path = crate::path::TreePath::root().child("catalogue");
+        let writer = root.open_or_create(&path).expect("is made");
+        let file = Arc::new(Deferred::new(writer).expect("is new"));
+        let deferred = Shared(file.clone());
+        let on_disk = || std::fs::read(directory.path().join("catalogue")).expect("reads");
+        deferred.set_len(10_000).expect("grows");
+        deferred.write(5_000, &[7; 5_000]).expect("writes");
+        deferred.write(0, &[9; 10]).expect("writes");
+        deferred.sync_data().expect("syncs");
+        assert!(on_disk().is_empty() && file.was_repaired());
+        file.write_through().expect("writes");
+        let mut wanted = vec![0; 10_000];
+        wanted[..10].fill(9);
+        wanted[5_000..].fill(7);
+        assert_eq!(on_disk(), wanted);
+        deferred.write(20, &[8; 2]).expect("writes");
+        wanted[20..22].fill(8);
+        assert_eq!(on_disk(), wanted);
+    }
 
     #[test]
     fn an_overlay_reads_its_own_writes_and_leaves_the_file_alone() {

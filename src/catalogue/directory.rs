@@ -62,11 +62,16 @@ pub fn is_paged(path: &TreePath) -> bool {
 pub fn key(path: &TreePath) -> Vec<u8> {
     let mut key = Vec::with_capacity(path.as_bytes().len() + 8);
     for component in path.components() {
-        key.push(if folder::is_part(component) { 1 } else { 2 });
-        key.extend_from_slice(component);
-        key.push(0);
+        push_key(&mut key, component);
     }
     key
+}
+
+/// Makes a directory's key that of a directory in it.
+pub fn push_key(key: &mut Vec<u8>, name: &[u8]) {
+    key.push(if folder::is_part(name) { 1 } else { 2 });
+    key.extend_from_slice(name);
+    key.push(0);
 }
 
 /// The path that a key stands for.

@@ -66,8 +66,8 @@ impl<'t> Edit<'t> {
             true => Sum::default(),
             false => Sum::from_bytes(&head.sum).ok_or(CatalogueError::Damaged("its head is cut"))?,
         };
-        let bytes = |table| transaction.0.open_table(table).map_err(database);
-        let numbers = |table| transaction.0.open_table(table).map_err(database);
+        let bytes = |table| transaction.writes.open_table(table).map_err(database);
+        let numbers = |table| transaction.writes.open_table(table).map_err(database);
         Ok(Self {
             transaction,
             rows: bytes(store::ROWS)?,

@@ -3,7 +3,7 @@
 //! One transaction is open while a cycle runs: a cycle that is broken off leaves the catalogue as it was,
 //! behind the slave's, and the next one compares. So nothing in it is ever half true.
 
-use super::backend::{OnDisk, Overlay};
+use super::backend::{Deferred, Overlay, Shared};
 use super::damage::caught;
 use super::digest::Sum;
 use crate::disk::{DiskError, Root};
@@ -13,6 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Deserialize, Serialize};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The version of the format that this program writes.
 pub const VERSION: u16 = 1;
@@ -76,6 +77,10 @@ pub(super) fn database(error: impl Into<redb::Error>) -> CatalogueError {
     CatalogueError::Database(Box::new(error.into()))
 }
 
+fn io(error: std::io::Error) -> CatalogueError {
+    database(redb::Error::Io(error))
+}
+
 /// What the catalogue says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Head {
@@ -107,6 +112,7 @@ pub struct Catalogue {
     database: Database,
     /// The state directory that it is in; `None` in a dry run.
     state: Option<PathBuf>,
+    file: Option<Arc<Deferred>>,
 }
 
 impl Catalogue {
@@ -133,7 +139,12 @@ impl Catalogue {
     fn open_file(state: &Root) -> Result<Self, CatalogueError> {
         let is_new = state.stat_if_there(&file_path())?.is_none_or(|stat| stat.size == 0);
         let file = state.open_or_create(&file_path())?;
-        let catalogue = Self { state: Some(state.path().to_owned()), ..Self::with(OnDisk(file))? };
+        let file = Arc::new(Deferred::new(file).map_err(io)?);
+        let opened = Self::with(Shared(file.clone()))?;
+        if !is_new && file.was_repaired() {
+            file.write_through().map_err(io)?;
+        }
+        let catalogue = Self { state: Some(state.path().to_owned()), file: Some(file), ..opened };
         if is_new {
             state.sync_directory(&TreePath::root())?;
         }
@@ -149,13 +160,13 @@ impl Catalogue {
             Some(state) if state.stat_if_there(&file_path())?.is_some() => Some(state.open_file(&file_path())?),
             _ => None,
         };
-        let overlay = Overlay::new(file).map_err(|error| database(redb::Error::Io(error)))?;
+        let overlay = Overlay::new(file).map_err(io)?;
         Self::with(overlay)
     }
 
     fn with(backend: impl redb::StorageBackend) -> Result<Self, CatalogueError> {
         let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend).map_err(database)?;
-        let catalogue = Self { database, state: None };
+        let catalogue = Self { database, state: None, file: None };
         let head = catalogue.head()?;
         match head.minimum_reader <= VERSION {
             true => Ok(catalogue),
@@ -184,7 +195,7 @@ impl Catalogue {
         let mut transaction = self.database.begin_write().map_err(database)?;
         // After a kill the file is ready in milliseconds instead of being read through.
         transaction.set_quick_repair(true);
-        Ok(Transaction(transaction))
+        Ok(Transaction { writes: transaction, file: self.file.clone() })
     }
 
     /// A view of the contents index as last committed, for other threads.
@@ -219,7 +230,10 @@ impl KnownContents {
 }
 
 /// A change of the catalogue in progress.
-pub struct Transaction(pub(super) WriteTransaction);
+pub struct Transaction {
+    pub(super) writes: WriteTransaction,
+    file: Option<Arc<Deferred>>,
+}
 
 impl Transaction {
     /// Makes the change durable.
@@ -227,7 +241,10 @@ impl Transaction {
     /// # Errors
     /// Where the disk refuses: the catalogue is then as it was.
     pub fn commit(self) -> Result<(), CatalogueError> {
-        self.0.commit().map_err(database)
+        if let Some(file) = &self.file {
+            file.write_through().map_err(io)?;
+        }
+        self.writes.commit().map_err(database)
     }
 
     /// Drops the change.
@@ -235,17 +252,17 @@ impl Transaction {
     /// # Errors
     /// Where the database refuses.
     pub fn abort(self) -> Result<(), CatalogueError> {
-        self.0.abort().map_err(database)
+        self.writes.abort().map_err(database)
     }
 
     pub(super) fn head(&self) -> Result<Head, CatalogueError> {
-        read_head(&self.0.open_table(HEAD).map_err(database)?)
+        read_head(&self.writes.open_table(HEAD).map_err(database)?)
     }
 
     pub(super) fn set_head(&self, head: &Head, sum: &Sum) -> Result<(), CatalogueError> {
         let head = Head { minimum_reader: VERSION, sum: sum.to_bytes(), ..head.clone() };
         let bytes = super::directory::pack(&head)?;
-        let mut table = self.0.open_table(HEAD).map_err(database)?;
+        let mut table = self.writes.open_table(HEAD).map_err(database)?;
         table.insert(&b"head"[..], bytes.as_slice()).map_err(database)?;
         Ok(())
     }

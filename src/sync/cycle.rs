@@ -11,7 +11,7 @@ use super::plan::{self, Shipment, Step};
 use super::read::{self, Answer, Content, Outcome, Output, Pool, Reader, Request, Shipped};
 use crate::catalogue::directory::{self};
 use crate::catalogue::edit::Edit;
-use crate::catalogue::scan::{Diff, Found, Rules, Scanner, UnitRows, mark};
+use crate::catalogue::scan::{Diff, Found, Rules, Scanner, mark};
 use crate::disk::{self, DiskError, FileKind, Root};
 use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Kind, Known, Meta, Time};
@@ -92,15 +92,17 @@ const PENDING: usize = 12;
 const OPEN_ROWS: usize = 512;
 
 /// Rows read ahead.
-const ROWS_AHEAD: usize = 512;
+const ROWS_AHEAD: usize = 128;
 
 type Result<T> = std::result::Result<T, SyncError>;
 
 mod count;
 mod cursor;
+mod glance;
 mod settle;
 
 use cursor::Cursor;
+pub use glance::Glance;
 
 /// A walk through one tree.
 pub struct Cycle<'a, 't> {
@@ -119,6 +121,8 @@ pub struct Cycle<'a, 't> {
     on_the_way: HashSet<u64>,
     /// Names that another folder's link took over: when they go, that was a move.
     moved: HashSet<TreePath>,
+    /// What was untouched before the walk began; it does not count for a second one.
+    glance: Glance,
     held: BTreeMap<Vec<u8>, Held>,
     root_is_empty: bool,
     directory_inodes: Option<HashMap<(u64, Time), TreePath>>,
@@ -168,6 +172,7 @@ impl<'a, 't> Cycle<'a, 't> {
             next_number: options.first_number,
             on_the_way: HashSet::new(),
             moved: HashSet::new(),
+            glance: Glance::default(),
             held: BTreeMap::new(),
             root_is_empty: false,
             directory_inodes: None,
@@ -177,12 +182,20 @@ impl<'a, 't> Cycle<'a, 't> {
         }
     }
 
+    /// Lets the walk rely on what was seen before it; the catalogue says the same since.
+    pub fn rely_on(&mut self, glance: Glance) {
+        self.glance = glance;
+    }
+
     /// Walks, and hands over everything that differs.
     ///
     /// # Errors
     /// [`SyncError::Guard`] where the removals look like an accident; everything else has been handed over then.
     pub fn run(&mut self) -> Result<()> {
-        self.walk(TreePath::root())?;
+        if !self.glance.all {
+            self.walk(TreePath::root())?;
+        }
+        self.glance = Glance::default();
         self.settle()?;
         self.drain()
     }
@@ -201,12 +214,18 @@ impl<'a, 't> Cycle<'a, 't> {
 
     /// Looks at one unit; gives the directories below it that are units of their own.
     fn visit(&mut self, path: &TreePath) -> Result<Vec<TreePath>> {
-        if let Some(held) = self.held.get(&directory::key(path))
+        if !self.held.is_empty()
+            && let Some(held) = self.held.get(&directory::key(path))
             && self.scanner.looks_as_in(&held.diff)
         {
             return Ok(held.diff.subdirectories.clone());
         }
-        let rows = self.unit_rows(path)?;
+        let key = directory::key(path);
+        let rows = self.cursor.unit(&key, self.options.rules.kind, self.edit)?;
+        let was_untouched = self.glance.has(&key);
+        if let Some(below) = self.scanner.as_recorded(path, &rows, was_untouched) {
+            return self.handle(Diff { path: path.clone(), subdirectories: below, ..Diff::default() });
+        }
         let is_known = rows.directory.is_some();
         if !is_known && self.rename_directory(path)? {
             return self.visit(path);
@@ -224,18 +243,6 @@ impl<'a, 't> Cycle<'a, 't> {
                 Ok(Vec::new())
             }
         }
-    }
-
-    fn unit_rows(&mut self, path: &TreePath) -> Result<UnitRows> {
-        let directory = self.cursor.take(path, self.edit)?;
-        let mut parts = [None, None, None];
-        if directory.is_some() && self.options.rules.kind == folder::SetKind::Maildir {
-            // In the catalogue's order the parts stand right behind their folder: cur, new, tmp.
-            for (slot, part) in [(1, "cur"), (0, "new"), (2, "tmp")] {
-                parts[slot] = self.cursor.take(&path.child(part), self.edit)?;
-            }
-        }
-        Ok(UnitRows { directory, parts })
     }
 
     fn handle(&mut self, mut diff: Diff) -> Result<Vec<TreePath>> {

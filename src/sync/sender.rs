@@ -1,7 +1,7 @@
 //! The master's end of a session: greet, compare where the ends differ, walk, ship, hear that it is done.
 
 use super::SyncError;
-use super::cycle::{Cycle, NoSink, Options, Sink};
+use super::cycle::{Cycle, Glance, NoSink, Options, Sink};
 use super::guard::Limit;
 use super::receiver::{new_identity, program};
 use crate::catalogue::directory;
@@ -149,6 +149,8 @@ impl<'a> Master<'a> {
         let mut edit = Edit::new(&transaction)?;
         self.note_rules(&mut edit)?;
         connection.sender.send(&Message::Hello(self.hello(&edit)))?;
+        // The slave looks at its mirror meanwhile.
+        let mut glance = Glance::at(&self.source, &self.rules, &mut edit)?;
         let welcome = match answer(&mut connection.receiver)? {
             Message::Welcome(welcome) => welcome,
             _ => return Err(SyncError::Protocol("it did not answer the greeting")),
@@ -161,14 +163,15 @@ impl<'a> Master<'a> {
         let mut report = Report::default();
         if welcome.root != edit.root_digest() {
             self.compare(&mut edit, connection, &welcome.root)?;
+            glance.all = false;
         }
         if self.request.dry_run {
-            let ran = self.cycle(&mut edit, &mut NoSink, &mut report, 1);
+            let ran = self.cycle(&mut edit, &mut NoSink, &mut report, 1, glance);
             report.position = edit.head.position;
             ran?;
             return Ok(report);
         }
-        self.rounds(&mut edit, connection, &mut report)?;
+        self.rounds(&mut edit, connection, &mut report, glance)?;
         match edit.finish()? {
             true => transaction.commit()?,
             false => transaction.abort()?,
@@ -297,7 +300,13 @@ impl<'a> Master<'a> {
     // ---- shipping ----
 
     /// Ships until both ends agree: mostly once; again where the mirror was not what its catalogue said.
-    fn rounds(&self, edit: &mut Edit<'_>, connection: &mut Connection, report: &mut Report) -> Result<()> {
+    fn rounds(
+        &self,
+        edit: &mut Edit<'_>,
+        connection: &mut Connection,
+        report: &mut Report,
+        mut glance: Glance,
+    ) -> Result<()> {
         for round in 1..=ROUNDS {
             let mut wire = Wire {
                 sender: &connection.sender,
@@ -307,7 +316,7 @@ impl<'a> Master<'a> {
                 acknowledged: Position::default(),
             };
             self.monitor.event(Event::Phase(Phase::Send));
-            let ran = self.cycle(edit, &mut wire, report, round);
+            let ran = self.cycle(edit, &mut wire, report, round, std::mem::take(&mut glance));
             edit.head.position = wire.position;
             match ran {
                 Err(SyncError::Guard(sentence)) => report.stopped = Some(sentence),
@@ -330,7 +339,14 @@ impl<'a> Master<'a> {
         Ok(())
     }
 
-    fn cycle(&self, edit: &mut Edit<'_>, sink: &mut dyn Sink, report: &mut Report, round: u32) -> Result<()> {
+    fn cycle(
+        &self,
+        edit: &mut Edit<'_>,
+        sink: &mut dyn Sink,
+        report: &mut Report,
+        round: u32,
+        glance: Glance,
+    ) -> Result<()> {
         let options = Options {
             root: self.source.clone(),
             rules: &self.rules,
@@ -345,6 +361,7 @@ impl<'a> Master<'a> {
         };
         let contents = self.catalogue.known_contents()?;
         let mut cycle = Cycle::new(&options, edit, Some(contents), sink, self.monitor);
+        cycle.rely_on(glance);
         let ran = cycle.run();
         let counters = cycle.counters.clone();
         drop(cycle);
