@@ -137,7 +137,8 @@ impl StorageBackend for Shared {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.to().write(offset, data)?;
-        match self.0.overlay.state().pages.len() > DEFERRED_PAGES {
+        let waiting = self.0.overlay.state().pages.len();
+        match waiting > DEFERRED_PAGES {
             true => self.0.write_through(),
             false => Ok(()),
         }
@@ -254,10 +255,7 @@ mod tests {
     #[test]
     fn a_deferred_file_is_written_when_it_is_told_and_not_before() {
         let directory = tempfile::tempdir().expect("a directory");
-        let root = crate::disk::Root::open(directory.path()).expect("opens");
-        let path = crate::path::TreePath::root().child("catalogue");
-        let writer = root.open_or_create(&path).expect("is made");
-        let file = Arc::new(Deferred::new(writer).expect("is new"));
+        let file = Arc::new(Deferred::new(writer(&directory)).expect("is new"));
         let deferred = Shared(file.clone());
         let on_disk = || std::fs::read(directory.path().join("catalogue")).expect("reads");
         deferred.set_len(10_000).expect("grows");
@@ -273,6 +271,28 @@ mod tests {
         deferred.write(20, &[8; 2]).expect("writes");
         wanted[20..22].fill(8);
         assert_eq!(on_disk(), wanted);
+    }
+
+    #[test]
+    fn more_than_fits_into_memory_is_written() {
+        let file = Arc::new(Deferred::new(writer(&tempfile::tempdir().expect("a directory"))).expect("is new"));
+        let database = Shared(file.clone());
+        let pages = 2 * DEFERRED_PAGES as u64;
+        database.set_len(pages * PAGE).expect("grows");
+        for number in 0..pages {
+            database.write(number * PAGE, &number.to_le_bytes()).expect("writes");
+        }
+        assert!(file.writes.load(Ordering::Acquire) && file.overlay.state().pages.is_empty());
+        for number in 0..pages {
+            let mut bytes = [0; 8];
+            database.read(number * PAGE, &mut bytes).expect("reads");
+            assert_eq!(u64::from_le_bytes(bytes), number);
+        }
+    }
+
+    fn writer(directory: &tempfile::TempDir) -> Writer {
+        let root = crate::disk::Root::open(directory.path()).expect("opens");
+        root.open_or_create(&crate::path::TreePath::root().child("catalogue")).expect("is made")
     }
 
     #[test]
