@@ -91,6 +91,8 @@ impl Deferred {
             self.write_page(0, &head, state.length)?;
             self.disk.sync_data()?;
         }
+        // A reader that came to the overlay before finds everything in the file.
+        state.base_length = state.length;
         self.writes.store(true, Ordering::Release);
         Ok(())
     }
