@@ -116,12 +116,12 @@ pub fn unpack<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CatalogueErr
 impl Directory {
     /// The digest over what both ends agree on.
     pub fn digest(&self) -> Digest {
-        let mut hasher = Hasher(blake3::Hasher::new_derive_key("mailtwin 2026 catalogue directory"));
+        let mut hasher = Hasher::new();
         hasher.take(&self.meta);
         for known in self.entries.values() {
             hasher.take(&known.entry);
         }
-        hasher.0.finalize().into()
+        hasher.finish()
     }
 
     /// The entry whose name has this base name (in `cur/` and `new/`), or is this name.
@@ -165,33 +165,35 @@ fn begins_page(base: &[u8]) -> bool {
     (hash >> 32).is_multiple_of(PAGE_TARGET)
 }
 
-/// Feeds values to BLAKE3 as their encoding, without keeping it.
-struct Hasher(blake3::Hasher);
-
-impl Hasher {
-    fn take<T: Serialize>(&mut self, value: &T) {
-        // Hashing takes any number of bytes: serialising into it cannot fail.
-        let _ = postcard::serialize_with_flavor(value, HashFlavor(&mut self.0));
-    }
+/// Feeds the encoding of values to BLAKE3, which likes its bytes in larger pieces than a number is.
+struct Hasher {
+    blake3: blake3::Hasher,
+    waiting: Vec<u8>,
 }
 
-struct HashFlavor<'a>(&'a mut blake3::Hasher);
+/// Bytes that BLAKE3 takes at a time.
+const HASHED_AT_ONCE: usize = 8 << 10;
 
-impl postcard::ser_flavors::Flavor for HashFlavor<'_> {
-    type Output = ();
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.update(&[byte]);
-        Ok(())
+impl Hasher {
+    fn new() -> Self {
+        let blake3 = blake3::Hasher::new_derive_key("mailtwin 2026 catalogue directory");
+        Self { blake3, waiting: Vec::with_capacity(2 * HASHED_AT_ONCE) }
     }
 
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.update(bytes);
-        Ok(())
+    fn take<T: Serialize>(&mut self, value: &T) {
+        // Writing into memory does not fail: an entry that cannot be encoded does not exist.
+        if let Ok(longer) = postcard::to_extend(value, std::mem::take(&mut self.waiting)) {
+            self.waiting = longer;
+        }
+        if self.waiting.len() >= HASHED_AT_ONCE {
+            self.blake3.update(&self.waiting);
+            self.waiting.clear();
+        }
     }
 
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
+    fn finish(mut self) -> Digest {
+        self.blake3.update(&self.waiting);
+        self.blake3.finalize().into()
     }
 }
 

@@ -284,11 +284,22 @@ impl<'t> Edit<'t> {
     /// # Errors
     /// Where the record cannot be read.
     pub fn looked(&mut self, path: &TreePath, look: Option<Look>) -> Result<()> {
-        if let Some(open) = self.load(path)?
-            && open.directory.look != look
-        {
+        if let Some(open) = self.open.get_mut(path) {
             open.directory.look = look;
-            open.dirty = true;
+            if open.dirty {
+                return Ok(());
+            }
+        }
+        // The row alone has it: no entry needs to be read for that.
+        let key = key(path);
+        let row = match self.rows.get(key.as_slice()).map_err(database)? {
+            Some(value) => unpack::<Row>(value.value())?,
+            None => return Ok(()),
+        };
+        if row.look != look {
+            let bytes = pack(&Row { look, ..row })?;
+            self.rows.insert(key.as_slice(), bytes.as_slice()).map_err(database)?;
+            self.changed = true;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::maildir::entry::{Entry, Kind, Known, Local, Look, Mark, Meta, Time, X
 use crate::maildir::folder::{self, SetKind};
 use crate::maildir::name;
 use crate::path::{Name, TreePath};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::os::fd::AsFd;
 
@@ -494,31 +494,32 @@ impl<'a> Scanner<'a> {
         let mut appeared = Vec::new();
         for (path, sight) in parts {
             let Some(listing) = sight.listing else { continue };
-            let known = edit.directory(path)?.map(entries).unwrap_or_default();
             let every = sight.restat || self.rules.checksum;
-            merge(known, listing, |known, seen| match (known, seen) {
-                (Some(known), Some(seen)) if is_another_inode(&known, &seen) => {
+            let recorded = edit.directory(path)?.map(|directory| directory.entries.values());
+            merge(recorded.into_iter().flatten(), listing, |known, seen| match (known, seen) {
+                (Some(known), Some(seen)) if is_another_inode(known, &seen) => {
                     // Another message has this name now; this one may have another name.
-                    vanished.push((path.join(&known.entry.name), known));
+                    vanished.push((path.join(&known.entry.name), known.clone()));
                     appeared.push((path.join(&seen.name), seen));
                 }
                 (Some(known), Some(seen)) => self.known_message(path, known, &seen, every, diff),
-                (Some(known), None) => vanished.push((path.join(&known.entry.name), known)),
+                (Some(known), None) => vanished.push((path.join(&known.entry.name), known.clone())),
                 (None, Some(seen)) => appeared.push((path.join(&seen.name), seen)),
                 (None, None) => {}
             });
         }
         let appeared = self.pair_renames(appeared, &mut vanished, diff);
+        let mut vanished: BTreeMap<TreePath, Known> = vanished.into_iter().collect();
         for (path, seen) in appeared {
-            let replaced = vanished.iter().position(|(gone, _)| *gone == path).map(|at| vanished.remove(at).1);
+            let replaced = vanished.remove(&path);
             self.appeared(path, &seen, replaced, diff);
         }
-        self.leave(vanished, diff);
+        self.leave(vanished.into_iter().collect(), diff);
         Ok(())
     }
 
     /// A message whose name is recorded: the same, unless there is a reason to look closer.
-    fn known_message(&self, directory: &TreePath, known: Known, seen: &Dirent, every: bool, diff: &mut Diff) {
+    fn known_message(&self, directory: &TreePath, known: &Known, seen: &Dirent, every: bool, diff: &mut Diff) {
         let is_directory = known.entry.kind == Kind::Directory;
         let at = || directory.join(&known.entry.name);
         if is_directory {
@@ -531,7 +532,7 @@ impl<'a> Scanner<'a> {
         }
         let path = at();
         match self.root.stat(&path) {
-            Ok(stat) => self.compare(path, stat, known, diff),
+            Ok(stat) => self.compare(path, stat, known.clone(), diff),
             // Renamed since it was listed: its directory's times have changed, so it will be looked at again.
             Err(error) if error.is_not_found() => diff.uncertain = true,
             Err(error) => diff.failed.push(error),
@@ -954,8 +955,12 @@ fn drop_seen_twice(parts: &mut [(&TreePath, Sight); 2]) {
 }
 
 /// Walks two lists in order of name, side by side.
-fn merge(known: Vec<Known>, seen: Vec<Dirent>, mut each: impl FnMut(Option<Known>, Option<Dirent>)) {
-    let (mut known, mut seen) = (known.into_iter().peekable(), seen.into_iter().peekable());
+fn merge<'a>(
+    known: impl Iterator<Item = &'a Known>,
+    seen: Vec<Dirent>,
+    mut each: impl FnMut(Option<&'a Known>, Option<Dirent>),
+) {
+    let (mut known, mut seen) = (known.peekable(), seen.into_iter().peekable());
     loop {
         let order = match (known.peek(), seen.peek()) {
             (None, None) => return,

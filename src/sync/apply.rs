@@ -8,6 +8,7 @@
 
 use super::SyncError;
 use super::staging::{self, Staging};
+use crate::catalogue::directory::Row;
 use crate::catalogue::edit::Edit;
 use crate::catalogue::scan::mark;
 use crate::disk::{DiskError, FileKind, Root};
@@ -281,12 +282,11 @@ impl Hand {
     /// Sets the times of directories that were changed, and notes how they look now.
     fn finish_directories(&mut self, touched: BTreeSet<TreePath>, edit: &mut Edit<'_>) -> Result<()> {
         for path in touched.into_iter().rev() {
-            let Some(directory) = edit.directory(&path)? else { continue };
-            let (mtime, mode) = (directory.meta.mtime, directory.meta.mode);
-            if mode & 0o700 != 0o700 && !rustix::process::geteuid().is_root() {
-                let meta = directory.meta.clone();
+            let Some(Row { meta, .. }) = edit.row(&path)? else { continue };
+            if meta.mode & 0o700 != 0o700 && !rustix::process::geteuid().is_root() {
                 self.mirror.set_meta(&path, &meta)?;
             }
+            let mtime = meta.mtime;
             let time = match mtime {
                 Some(_) => self.mirror.set_directory_time(&path, mtime),
                 None => Ok(()),
@@ -299,6 +299,7 @@ impl Hand {
                 Err(error) => {
                     let reason = format!("{}: {}", error.operation, error.source);
                     self.problems.push(Problem { subject: error.path, reason });
+                    edit.looked(&path, None)?;
                     self.drifted.insert(path);
                 }
             }

@@ -80,7 +80,7 @@ const MAX_LOOKS: u32 = 24;
 
 /// A batch is closed at so many bytes of content, or so many steps.
 const BATCH_BYTES: u64 = 4 << 20;
-const BATCH_STEPS: usize = 2048;
+const BATCH_STEPS: usize = 512;
 
 /// Bytes of content that may be waiting between reading and sending.
 const IN_FLIGHT: u64 = 24 << 20;
@@ -422,7 +422,9 @@ impl<'a, 't> Cycle<'a, 't> {
         let messages = steps.iter().filter(|step| self.is_message_content(step)).count() as u64;
         self.monitor.event(Event::Planned { messages, bytes: shipment.bytes });
         self.pending.push_back(Pending { steps, shipment, answers });
-        while self.in_flight > IN_FLIGHT || self.pending.len() > PENDING {
+        // What waits for no content goes at once, so that the slave is at work meanwhile.
+        let is_ready = |oldest: &Pending| oldest.answers.is_empty();
+        while self.in_flight > IN_FLIGHT || self.pending.len() > PENDING || self.pending.front().is_some_and(is_ready) {
             self.finish_oldest()?;
         }
         Ok(())

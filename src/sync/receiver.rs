@@ -28,6 +28,7 @@ use crate::wire::frame::Frame;
 use crate::wire::message::{BLOCK, Done, Hello, MAX_LIST, Message, Refusal, Row, Welcome};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Queue, SyncSender, sync_channel};
@@ -325,7 +326,9 @@ impl Slave {
             let slave = &self;
             let committer = scope.spawn(move || {
                 let commit = || slave.commit_all(transaction, learned, &work, &sender);
-                let ended = slave.catalogue.contain(commit);
+                // The master waits for an answer, whatever happens here.
+                let ended = catch_unwind(AssertUnwindSafe(|| slave.catalogue.contain(commit)))
+                    .unwrap_or_else(|_| Err(SyncError::Failed("mailtwin met a mistake of its own".to_owned())));
                 if let Err(error) = &ended {
                     refuse(&sender, error);
                 }
@@ -682,7 +685,12 @@ impl<'s, 't> Term<'s, 't> {
                 }
                 let is_full = changes >= GROUP_CHANGES || self.waiting_bytes >= GROUP_BYTES && !batches.is_empty();
                 if after.is_none() && !is_full {
-                    next = work.recv_timeout(GROUP_WAIT).ok();
+                    // Contents in files cost a sync of the whole file system: many batches share it. What fits
+                    // into the log is done at once, and what has come meanwhile is done together then.
+                    next = match self.staged_only {
+                        true => work.recv_timeout(GROUP_WAIT).ok(),
+                        false => work.try_recv().ok(),
+                    };
                 }
             }
             self.commit(batches)?;
