@@ -643,6 +643,23 @@ impl Root {
         sync().map_err(self.error("cannot sync the directory", path))
     }
 
+    /// Makes the root's own name durable. Above it may be nobody's business who runs this: then it is left.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn sync_above(&self) -> Result<()> {
+        let sync = || -> io::Result<()> {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let above = match sys::openat(&*self.fd, "..", flags, Mode::empty()) {
+                Err(Errno::ACCESS | Errno::PERM) => return Ok(()),
+                opened => opened?,
+            };
+            step()?;
+            Ok(sys::fsync(&above)?)
+        };
+        sync().map_err(self.error("cannot sync the directory above", &TreePath::root()))
+    }
+
     /// Makes everything on the root's file system durable.
     ///
     /// # Errors

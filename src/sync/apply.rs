@@ -54,6 +54,9 @@ pub struct Hand {
     pub drifted: BTreeSet<TreePath>,
     /// What could not be done.
     pub problems: Vec<Problem>,
+    /// A log is done again after a crash: what is not found has been put in place before, and has another name
+    /// by now.
+    pub does_again: bool,
     /// An owner could not be set.
     pub owners_left: bool,
     next_copy: u64,
@@ -86,6 +89,7 @@ impl Hand {
             kind,
             drifted: BTreeSet::new(),
             problems: Vec::new(),
+            does_again: false,
             owners_left: false,
             // Numbers of copies made here do not meet those of contents shipped.
             next_copy: 1 << 62,
@@ -216,7 +220,9 @@ impl Hand {
         let subject = self.mirror.show(change.path());
         self.problems.push(Problem { subject, reason });
         self.drifted.extend(places(change));
-        self.unfinished.insert(edit.mailbox_of(change.path())?);
+        if !self.does_again {
+            self.unfinished.insert(edit.mailbox_of(change.path())?);
+        }
         Ok(())
     }
 
@@ -319,7 +325,9 @@ impl Hand {
     ) -> Result<Done> {
         let staged = match source {
             Source::Shipped(number) => {
-                if !contents.stage(&self.staging, *number, &file.digest)? {
+                // A file of that number is not enough: a crash may have left less than the content in it.
+                let is_staged = contents.stage(&self.staging, *number, &file.digest)?;
+                if !is_staged || self.staging.digest(*number) != Some(file.digest) {
                     return self.put_before(path, file);
                 }
                 *number

@@ -253,7 +253,8 @@ impl Slave {
 
     fn replay(&self, replay: &mut Replay, staging: &Arc<Staging>, edit: &mut Edit<'_>) -> Result<()> {
         let mut hand = Hand::new(self.mirror.clone(), staging.clone(), self.hello.kind);
-        if edit.head.set.is_none() {
+        hand.does_again = true;
+        if edit.head.set.is_none() && replay.header.set != SetId::default() {
             (edit.head.set, edit.head.epoch) = (Some(replay.header.set), replay.header.epoch);
         }
         loop {
@@ -263,9 +264,6 @@ impl Slave {
             if batch.position <= edit.head.position {
                 continue;
             }
-            if !self.is_whole(&batch.changes, &logged, staging)? {
-                break;
-            }
             apply_to_catalogue(edit, &batch.changes)?;
             hand.batch(&batch.changes, &logged, edit)?;
             edit.head.position = batch.position;
@@ -273,26 +271,15 @@ impl Slave {
         forget_looks(edit, &hand)
     }
 
-    /// Whether each content of a batch is to be had, or is in place: else it was never acknowledged.
-    fn is_whole(&self, changes: &[Change], logged: &Logged, staging: &Staging) -> Result<bool> {
-        use crate::maildir::change::Source;
-        for change in changes {
-            let Change::Put { path, file, source, .. } = change else { continue };
-            let number = match source {
-                Source::Shipped(number) | Source::Delta(number) => *number,
-                Source::Copied(_) => continue,
-            };
-            if logged.stage(staging, number, &file.digest)? || logged.holds(number) {
-                continue;
-            }
-            let in_place = self.mirror.open_file(path).ok().and_then(|mut there| super::staging::hash(&mut there).ok());
-            let is_delta_there =
-                matches!(source, Source::Delta(_)) && staging.root().stat_if_there(&Staging::path(number))?.is_some();
-            if in_place != Some(file.digest) && !is_delta_there {
-                return Ok(false);
-            }
+    /// Makes the names durable that lead to what will be acknowledged: a run that was killed may have made them.
+    fn sync_names(&self) -> Result<()> {
+        let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(()) };
+        staging.root().sync_directory(&TreePath::root())?;
+        for root in [state, &*self.mirror] {
+            root.sync_directory(&TreePath::root())?;
+            root.sync_above()?;
         }
-        Ok(true)
+        Ok(())
     }
 
     // ---- the session ----
@@ -308,6 +295,7 @@ impl Slave {
         let (welcome, learned) = {
             let mut edit = Edit::new(&transaction)?;
             self.check_identity(&edit)?;
+            self.be_somebody(&mut edit)?;
             let read = self.look_at_mirror(&mut edit)?;
             let welcome = self.welcome(&edit, read);
             (welcome, edit.finish()?)
@@ -342,6 +330,16 @@ impl Slave {
                 Err(_) => Err(SyncError::Failed("a thread of the slave ended early".into())),
             }
         })
+    }
+
+    /// A set that neither end has a name for gets one here, before anything is written down.
+    fn be_somebody(&self, edit: &mut Edit<'_>) -> Result<()> {
+        if edit.head.set.is_none() && self.hello.set.is_none() && !self.hello.dry_run {
+            let failed = |error: std::io::Error| SyncError::Failed(format!("no random number for a new set: {error}"));
+            let (set, epoch) = new_identity().map_err(failed)?;
+            (edit.head.set, edit.head.epoch) = (Some(set), epoch);
+        }
+        Ok(())
     }
 
     fn check_identity(&self, edit: &Edit<'_>) -> Result<()> {
@@ -631,6 +629,21 @@ enum Ended {
     Closed,
 }
 
+/// Contents that are staged, and of which the batch has not come yet.
+#[derive(Default)]
+struct Arriving {
+    /// The blocks, while they are few enough for the log.
+    blocks: Vec<Vec<u8>>,
+    bytes: u64,
+}
+
+/// A batch with the contents that came before it.
+struct Incoming {
+    position: Position,
+    changes: Vec<Change>,
+    contents: Arriving,
+}
+
 /// One transaction of the catalogue.
 struct Term<'s, 't> {
     slave: &'s Slave,
@@ -638,10 +651,8 @@ struct Term<'s, 't> {
     sender: &'s Sender,
     hand: Option<Hand>,
     segment: Option<Segment>,
-    /// Blocks of the batches that come next, while they are few enough for the log.
-    blocks: Vec<Vec<u8>>,
-    waiting_bytes: u64,
-    staged_only: bool,
+    /// Contents of the batch that comes next.
+    arriving: Arriving,
     bytes: u64,
     changes: u64,
     position: Position,
@@ -659,9 +670,7 @@ impl<'s, 't> Term<'s, 't> {
             sender,
             hand,
             segment: None,
-            blocks: Vec::new(),
-            waiting_bytes: 0,
-            staged_only: false,
+            arriving: Arriving::default(),
             bytes: 0,
             changes: 0,
             position,
@@ -671,23 +680,25 @@ impl<'s, 't> Term<'s, 't> {
     fn run(&mut self, work: &Queue<Work>) -> Result<Ended> {
         loop {
             let Ok(first) = work.recv() else { return Ok(Ended::Closed) };
-            let (mut batches, mut changes) = (Vec::new(), 0);
+            let (mut batches, mut changes, mut bytes) = (Vec::new(), 0, 0);
             let mut next = Some(first);
             let mut after = None;
             while let Some(item) = next.take() {
                 match item {
                     Work::Block(payload, raw) => self.take_block(payload, raw),
                     Work::Batch(position, batch) => {
+                        let contents = std::mem::take(&mut self.arriving);
                         changes += batch.len();
-                        batches.push((position, batch));
+                        bytes += contents.bytes;
+                        batches.push(Incoming { position, changes: batch, contents });
                     }
                     other => after = Some(other),
                 }
-                let is_full = changes >= GROUP_CHANGES || self.waiting_bytes >= GROUP_BYTES && !batches.is_empty();
-                if after.is_none() && !is_full {
+                let is_full = changes >= GROUP_CHANGES || bytes + self.arriving.bytes >= GROUP_BYTES;
+                if after.is_none() && (batches.is_empty() || !is_full) {
                     // Contents in files cost a sync of the whole file system: many batches share it. What fits
                     // into the log is done at once, and what has come meanwhile is done together then.
-                    next = match self.staged_only {
+                    next = match bytes + self.arriving.bytes > LOGGED_CONTENTS {
                         true => work.recv_timeout(GROUP_WAIT).ok(),
                         false => work.try_recv().ok(),
                     };
@@ -711,60 +722,61 @@ impl<'s, 't> Term<'s, 't> {
     }
 
     fn take_block(&mut self, payload: Vec<u8>, raw: u64) {
-        self.waiting_bytes += raw;
+        let arriving = &mut self.arriving;
+        arriving.bytes += raw;
         self.bytes += raw;
-        if self.waiting_bytes > LOGGED_CONTENTS {
-            self.staged_only = true;
-            self.blocks.clear();
-        }
-        if !self.staged_only {
-            self.blocks.push(payload);
+        match arriving.bytes > LOGGED_CONTENTS {
+            true => arriving.blocks.clear(),
+            false => arriving.blocks.push(payload),
         }
     }
 
     /// Makes batches durable, acknowledges them, and applies them. In this order (I1).
-    fn commit(&mut self, batches: Vec<(Position, Vec<Change>)>) -> Result<()> {
-        let Some(last) = batches.last().map(|(position, _)| *position) else { return Ok(()) };
+    fn commit(&mut self, batches: Vec<Incoming>) -> Result<()> {
+        let Some(last) = batches.last().map(|batch| batch.position) else { return Ok(()) };
         let Some(state) = &self.slave.state else {
             return Err(SyncError::Protocol("a batch in a dry run"));
         };
         self.take_identity();
         if self.segment.is_none() {
+            self.slave.sync_names()?;
             let set = self.edit.head.set.unwrap_or_default();
             self.segment = Some(Segment::create(state, set, self.edit.head.epoch, self.position)?);
         }
-        let blocks = std::mem::take(&mut self.blocks);
+        // What is not in the log lies in files. They are durable before the log speaks of them: where this sync
+        // fails the log knows nothing, and the contents are sent again.
+        let is_logged = batches.iter().map(|batch| batch.contents.bytes).sum::<u64>() <= LOGGED_CONTENTS;
+        if !is_logged {
+            self.slave.mirror.sync_file_system()?;
+        }
         if let Some(segment) = &mut self.segment {
-            for payload in blocks {
-                segment.append(&Frame::plain(BLOCK, payload))?;
-            }
-            for (position, changes) in &batches {
-                if *position <= self.position {
+            for batch in &batches {
+                if batch.position <= self.position {
                     return Err(SyncError::Protocol("a batch comes again"));
                 }
-                self.position = *position;
-                for part in changes.chunks(1000) {
+                self.position = batch.position;
+                // The contents of a batch stand before it, and it is read back with these alone.
+                for payload in batch.contents.blocks.iter().filter(|_| is_logged) {
+                    segment.append(&Frame::plain(BLOCK, payload.clone()))?;
+                }
+                for part in batch.changes.chunks(1000) {
                     segment.append(&Message::Changes(part.to_vec()).frame()?)?;
                 }
-                segment.append(&Message::Commit(*position, changes.len() as u64).frame()?)?;
+                segment.append(&Message::Commit(batch.position, batch.changes.len() as u64).frame()?)?;
             }
             // What does not fit is refused before it counts.
-            for (_, changes) in &batches {
-                apply_to_catalogue(&mut self.edit, changes)?;
-            }
-            if std::mem::take(&mut self.staged_only) {
-                self.slave.mirror.sync_file_system()?;
+            for batch in &batches {
+                apply_to_catalogue(&mut self.edit, &batch.changes)?;
             }
             segment.sync()?;
         }
-        self.waiting_bytes = 0;
         self.sender.send(&Message::Ack(last))?;
         self.apply(batches)
     }
 
-    fn apply(&mut self, batches: Vec<(Position, Vec<Change>)>) -> Result<()> {
+    fn apply(&mut self, batches: Vec<Incoming>) -> Result<()> {
         let Some(hand) = &mut self.hand else { return Ok(()) };
-        for (position, changes) in batches {
+        for Incoming { position, changes, .. } in batches {
             hand.batch(&changes, &Arrived, &mut self.edit)?;
             self.edit.head.position = position;
             self.changes += changes.len() as u64;

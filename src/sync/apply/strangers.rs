@@ -82,6 +82,9 @@ impl Hand {
         wanted: Mark,
         edit: &mut Edit<'_>,
     ) -> Result<Option<TreePath>> {
+        if self.does_again {
+            return Ok(None);
+        }
         for at in self.find_again(path, wanted)? {
             if edit.known(&at)?.is_none() {
                 return Ok(Some(at));
@@ -127,7 +130,8 @@ impl Hand {
     /// A folder is changed whole or not at all: without its list of UIDs a server would give messages others.
     /// `false` where a control file is not the one that a delta was made from.
     pub(super) fn can_begin(&mut self, changes: &[Change], contents: &dyn super::Contents) -> Result<bool> {
-        if self.kind == SetKind::Files {
+        // What a log has done before is found further on: there each change stands for itself.
+        if self.kind == SetKind::Files || self.does_again {
             return Ok(true);
         }
         for change in changes {
