@@ -141,8 +141,9 @@ fn a_disk_that_is_full_from_the_start_is_named_and_nothing_is_claimed() {
 /// seen in that namespace: the comparisons are made there, by rsync and cmp.
 const FILL_A_REAL_DISK: &str = r#"set -u
 mkdir "$DISK"
-mount -t tmpfs -o size=100m none "$DISK" || exit 90
-head -c 84m /dev/zero >"$DISK/ballast"
+mount -t tmpfs -o "$ROOM" none "$DISK" || exit 90
+mkdir "$DISK/ballast"
+(cd "$DISK/ballast" && eval "$BALLAST") || exit 92
 sync_to_dest() { "$BINARY" sync --json "$SRC" "$DEST" >"$OUT/report" 2>"$OUT/said"; }
 sync_to_dest || exit 91
 cp -a "$DEST" "$OUT/before"
@@ -152,17 +153,17 @@ for name in "$OUT/before/new"/*; do
   cmp -s "$name" "$DEST/new/${name##*/}" || echo "lost: $name"
 done
 sync_to_dest; echo "$?" >"$OUT/code-still-full"
-rm "$DISK/ballast"
+rm -r "$DISK/ballast"
 sync_to_dest || { cat "$OUT/said"; exit 93; }
 rsync -rlpgoHn --checksum --delete --itemize-changes --exclude=/.mailtwin "$SRC/" "$DEST/"
 "#;
 
-#[test]
-fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room() {
+/// Twenty messages on a file system that has no room for 300 more, until its ballast is removed.
+fn survives_a_disk_that_is_really_full(room: &str, ballast: &str, length: usize) {
     let mut pair = Pair::new();
     let folder = Folder::create(&pair.source);
     for number in 0..20 {
-        folder.deliver(number, &noise(number, 100_000));
+        folder.deliver(number, &noise(number, length));
     }
     let (disk, more, out) = (pair.path("disk"), pair.path("more"), pair.path("out"));
     pair.mirror = disk.join("mirror");
@@ -170,10 +171,12 @@ fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room(
         fs::create_dir(directory).expect("a directory");
     }
     for number in 100..400 {
-        let body = noise(number, 100_000);
+        let body = noise(number, length);
         fs::write(more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)), body).expect("a message");
     }
-    let environment: [(&str, &OsStr); 7] = [
+    let environment: [(&str, &OsStr); 9] = [
+        ("ROOM", OsStr::new(room)),
+        ("BALLAST", OsStr::new(ballast)),
         ("SRC", pair.source.as_os_str()),
         ("DISK", disk.as_os_str()),
         ("DEST", pair.mirror.as_os_str()),
@@ -189,5 +192,57 @@ fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room(
     let read = |name: &str| fs::read_to_string(out.join(name)).expect("it was written");
     assert_eq!((read("code-full").trim(), read("code-still-full").trim()), ("1", "1"));
     let said = read("said-full");
-    assert!(said.contains(&pair.mirror.display().to_string()), "{said}");
+    assert!(said.contains(&pair.mirror.display().to_string()) && said.contains("full"), "{said}");
+}
+
+#[test]
+fn a_disk_that_is_really_full_loses_nothing_and_is_caught_up_once_there_is_room() {
+    survives_a_disk_that_is_really_full("size=100m", "head -c 84m /dev/zero >zeros", 100_000);
+}
+
+#[test]
+fn a_disk_without_a_free_inode_loses_nothing_and_is_caught_up_once_there_are_some() {
+    survives_a_disk_that_is_really_full("size=100m,nr_inodes=500", "touch $(seq 300)", 1_000);
+}
+
+/// What keeps a file from growing: `LIMIT` bytes, which a write beyond finds out by an error.
+const WITH_SMALL_FILES: &str = r#"[ -z "$LIMIT" ] || { trap '' XFSZ; exec prlimit --fsize="$LIMIT" "$@"; }; exec "$@""#;
+
+/// The same run within the limit.
+fn limited(command: &std::process::Command, bytes: u64) -> std::process::Command {
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", WITH_SMALL_FILES, "sh"]).arg(command.get_program()).args(command.get_args());
+    let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    limited.envs(set).env("LIMIT", bytes.to_string());
+    limited
+}
+
+/// Contents, log and catalogue each grow beyond one of these.
+#[test]
+fn a_limit_on_the_length_of_files_is_named_and_caught_up_once_it_is_gone() {
+    for end in [End::Both, End::Far] {
+        let mut pair = Pair::new();
+        if end == End::Far {
+            pair.connect_by(&format!("shift; {WITH_SMALL_FILES}"));
+        }
+        make_scenario(&pair.source);
+        settle(&pair, "the first copy");
+        let folder = Folder(pair.source.clone());
+        for (round, limit) in [1_000, 30_000, 300_000, 1_500_000, 3_000_000].into_iter().enumerate() {
+            change_scenario(&pair.source, round as u64);
+            let number = 5_000 + round as u64;
+            folder.deliver(number, &noise(number, 3_500_000));
+            let after = format!("a limit of {limit} bytes in {end:?}");
+            let witness = Witness::of(&pair);
+            let run = match end {
+                End::Far => finish(pair.command(&UNGUARDED).env("LIMIT", limit.to_string())),
+                End::Both | End::Near => finish(&mut limited(&pair.command(&UNGUARDED), limit)),
+            };
+            witness.confirm(&pair, &after);
+            let run = run.ended_with(1);
+            names_the_place(&pair, &run, &after);
+            assert!(run.said().contains("File too large"), "after {after}: {}", run.story());
+            settle(&pair, &after);
+        }
+    }
 }
