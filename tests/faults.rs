@@ -246,3 +246,79 @@ fn a_limit_on_the_length_of_files_is_named_and_caught_up_once_it_is_gone() {
         }
     }
 }
+
+/// The calls by which a process learns whether what it wrote is on the disk.
+const SYNCS: [&str; 3] = ["fdatasync", "fsync", "syncfs"];
+
+/// The far end under strace: its calls of `CALL` are written down, or the one with the number `WHEN` fails, once.
+const FAR_END_WHOSE_SYNCS_FAIL: &str = r#"shift
+[ -n "$CALL" ] || exec "$@"
+trace() { exec strace -f -qq --seccomp-bpf -o "$TRACE" -e trace="$CALL",unlinkat "$@"; }
+[ -n "$WHEN" ] || trace "$@"
+trace -e inject="$CALL:error=EIO:when=$WHEN" "$@""#;
+
+fn pair_whose_syncs_fail() -> Pair {
+    let mut pair = Pair::new();
+    pair.connect_by(FAR_END_WHOSE_SYNCS_FAIL);
+    make_scenario(&pair.source);
+    settle(&pair, "the first copy");
+    pair
+}
+
+fn traced(pair: &Pair, call: &str, when: Option<u64>) -> (Run, String) {
+    let trace = pair.path("trace");
+    let mut command = pair.command(&UNGUARDED);
+    command.env("CALL", call).env("TRACE", &trace);
+    if let Some(when) = when {
+        command.env("WHEN", when.to_string());
+    }
+    let run = finish(&mut command);
+    (run, fs::read_to_string(trace).expect("strace (package strace) wrote a trace"))
+}
+
+/// How often the thread that calls it most often does so: strace counts for each thread.
+fn calls_of_one_thread(trace: &str, call: &str) -> u64 {
+    let called = trace.lines().filter_map(|line| line.split_once(&format!(" {call}(")));
+    let threads: Vec<&str> = called.map(|(thread, _)| thread).collect();
+    let count = |thread| threads.iter().filter(|other| *other == thread).count() as u64;
+    threads.iter().map(count).max().unwrap_or(0)
+}
+
+/// Whether a sync failed while the log was still there, with all that could be done again.
+fn failed_before_the_log_was_removed(trace: &str) -> bool {
+    let until = trace.lines().take_while(|line| !(line.contains("\"segment\"") && line.ends_with(" = 0")));
+    until.into_iter().any(|line| line.contains("INJECTED"))
+}
+
+/// The hook in `disk.rs` stands before each sync; here the kernel itself says no, so that a call past the hook shows.
+#[test]
+fn a_sync_that_fails_once_on_the_standby_is_never_taken_for_done() {
+    let pair = pair_whose_syncs_fail();
+    let (mut round, mut failures) = (0, 0);
+    for call in SYNCS {
+        change_scenario(&pair.source, round);
+        round += 1;
+        let (run, trace) = traced(&pair, call, None);
+        run.done();
+        let calls = calls_of_one_thread(&trace, call);
+        assert!(calls > 0 || call == "fsync", "a round of changes without a {call}");
+        for when in 1..=calls {
+            change_scenario(&pair.source, round);
+            round += 1;
+            let after = format!("{call} number {when} of {calls} failed once");
+            let witness = Witness::of(&pair);
+            let (run, trace) = traced(&pair, call, Some(when));
+            failures += u64::from(trace.contains("INJECTED"));
+            witness.confirm(&pair, &after);
+            assert_no_boast(&pair, &run, &after);
+            match run.code() {
+                // The database is closed last; what it then writes says only that it was closed well.
+                // Or a run had less to sync than the one that was counted.
+                Some(0) => assert!(!failed_before_the_log_was_removed(&trace), "after {after}: {trace}"),
+                _ => names_the_place(&pair, &run.ended_with(1), &after),
+            }
+            settle(&pair, &after);
+        }
+    }
+    assert!(failures >= 6, "{failures} syncs failed of {round} runs");
+}
