@@ -146,7 +146,7 @@ fn a_standby_whose_master_vanished_does_not_keep_its_lock_for_ever() {
     let sshd = if full_sweep() {
         sshd
     } else {
-        println!("the sessions of sshd are ended by hand; MAILTWIN_FULL_SWEEP=1 waits until they end by themselves");
+        say("the sessions of sshd are ended by hand; MAILTWIN_FULL_SWEEP=1 waits until they end by themselves");
         drop(sshd);
         network.heal();
         Sshd::start_at(&network.at_standby(), STANDBY)
