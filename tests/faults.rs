@@ -322,3 +322,88 @@ fn a_sync_that_fails_once_on_the_standby_is_never_taken_for_done() {
     }
     assert!(failures >= 6, "{failures} syncs failed of {round} runs");
 }
+
+/// A disk whose store has no room for what was written to it, as behind thin provisioning: it says so at the sync, once,
+/// and the kernel goes on to show from its memory what the disk never took. What is on it shows when it is mounted anew.
+const A_DISK_THAT_FORGETS: &str = r#"set -u
+mkdir "$DISK" "$STORE"
+mount -t tmpfs -o size=160m none "$STORE" || exit 90
+truncate -s 300m "$STORE/disk"
+mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=0,nodiscard "$STORE/disk" || exit 94
+mount -o loop "$STORE/disk" "$DISK" || exit 95
+sync_to_dest() { "$BINARY" sync --json "$SRC" "$DEST" >"$OUT/report" 2>"$OUT/said"; }
+sync_to_dest || exit 91
+mv "$MORE"/* "$SRC/new/"
+room=$(df --output=avail -B1024 "$STORE" | tail -n 1)
+head -c "$(((room - 3000) * 1024))" /dev/zero >"$STORE/ballast"
+sync_to_dest; echo "$?" >"$OUT/code-full"; cp "$OUT/said" "$OUT/said-full"
+rm "$STORE/ballast"
+sync_to_dest || sync_to_dest || { cat "$OUT/said"; exit 93; }
+umount "$DISK" && mount -o loop "$STORE/disk" "$DISK" || exit 96
+for name in "$SRC/new"/*; do
+  cmp -s "$name" "$DEST/new/${name##*/}" || echo "said to be in sync, and not on the disk: $name"
+done
+"#;
+
+#[test]
+fn contents_whose_sync_failed_are_written_anew_before_they_are_acknowledged() {
+    if !am_root() {
+        say("not tried: only root may mount a disk of its own (a file as a block device)");
+        return;
+    }
+    let mut pair = Pair::new();
+    let folder = Folder::create(&pair.source);
+    folder.deliver(0, &noise(0, 100_000));
+    let (disk, more, out) = (pair.path("disk"), pair.path("more"), pair.path("out"));
+    pair.mirror = disk.join("mirror");
+    for directory in [&more, &out] {
+        fs::create_dir(directory).expect("a directory");
+    }
+    for number in 100..300 {
+        let body = noise(number, 100_000);
+        fs::write(more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)), body).expect("a message");
+    }
+    let store = pair.path("store");
+    let environment: [(&str, &OsStr); 8] = [
+        ("STORE", store.as_os_str()),
+        ("SRC", pair.source.as_os_str()),
+        ("DISK", disk.as_os_str()),
+        ("DEST", pair.mirror.as_os_str()),
+        ("MORE", more.as_os_str()),
+        ("OUT", out.as_os_str()),
+        ("BINARY", OsStr::new(BINARY)),
+        ("MAILTWIN_STATE", pair.state.as_os_str()),
+    ];
+    let run = in_a_namespace(A_DISK_THAT_FORGETS, &environment);
+    assert!(!matches!(run.code(), Some(90..=96)), "a mount namespace and a loop device are needed: {}", run.story());
+    let run = run.ended_with(0);
+    let read = |name: &str| fs::read_to_string(out.join(name)).expect("it was written");
+    assert_eq!(read("code-full").trim(), "1", "{}", read("said-full"));
+    let lost = run.printed();
+    let lost: Vec<&str> = lost.lines().filter(|line| !line.is_empty()).collect();
+    assert!(lost.is_empty(), "{} of 201 messages lost, such as\n{}", lost.len(), lost[0]);
+}
+
+/// Without a handler the signal that comes with the error ends a program before it can say anything.
+#[test]
+fn a_limit_on_the_length_of_files_does_not_end_a_run_without_a_word() {
+    for end in [End::Both, End::Far] {
+        let mut pair = Pair::new();
+        if end == End::Far {
+            pair.connect_by("shift; exec prlimit --fsize=\"${LIMIT:-unlimited}\" \"$@\"");
+        }
+        Folder::create(&pair.source).deliver(1, &noise(1, 3_500_000));
+        let run = match end {
+            End::Far => finish(pair.command(&UNGUARDED).env("LIMIT", "3000000")),
+            End::Both | End::Near => {
+                let command = pair.command(&UNGUARDED);
+                let mut limited = std::process::Command::new("prlimit");
+                limited.arg("--fsize=3000000").arg(command.get_program()).args(command.get_args());
+                finish(limited.env("MAILTWIN_STATE", &pair.state))
+            }
+        };
+        let run = run.ended_with(1);
+        assert!(run.said().contains("File too large"), "{end:?}: {}", run.story());
+        settle(&pair, "a limit on the length of files");
+    }
+}

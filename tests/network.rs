@@ -157,3 +157,11 @@ fn a_standby_whose_master_vanished_does_not_keep_its_lock_for_ever() {
     hosts.connect();
     settle(&hosts.pair, "the master vanished");
 }
+
+/// More than what waits between the two ends can take: the sending end cannot go on, and must give up all the same.
+#[test]
+fn a_link_that_goes_silent_with_much_still_to_send_is_given_up_and_caught_up() {
+    let hosts = Hosts::new();
+    hosts.deliver(".Large", 600_000);
+    hosts.strike_and_heal(GREETINGS + 2_000_000, Trouble::Silence);
+}
