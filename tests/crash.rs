@@ -147,6 +147,37 @@ fn a_far_ends_recovery_killed_twice_is_finished_by_the_next_run() {
     survives_kills_of_the_recovery(End::Far, 3);
 }
 
+/// A run is killed, its recovery is killed, and the recovery of that: each at a step of its own. What comes of it is told
+/// from a mirror that nothing happened to neither by its tree nor by what the slave keeps beside it.
+#[test]
+fn a_recovery_of_a_recovery_killed_anywhere_leaves_what_an_undisturbed_run_leaves() {
+    let (pair, steps) = before_a_round_of_changes(End::Both);
+    let undisturbed = kept_by_the_slave(&pair);
+    let (stride, leaps): (usize, &[u64]) = match full_sweep() {
+        true => (5, &[1, 2, 3, 5, 8, 13, 21, 34, 55]),
+        false => (steps as usize / 4, &[1, 6, 18]),
+    };
+    let (mut round, mut nested) = (1, 0);
+    for first in (2..=steps).step_by(stride) {
+        for (second, third) in leaps.iter().flat_map(|second| leaps.iter().map(move |third| (*second, *third))) {
+            change_scenario(&pair.source, round);
+            round += 1;
+            let after = format!("kills before step {first} of {steps}, {second} of the recovery, {third} of the next");
+            let kills = [first, second, third].map(|step| kill(&pair, End::Both, step, &after).was_killed());
+            nested += u64::from(kills == [true; 3]);
+            settle(&pair, &after);
+            assert_eq!(kept_by_the_slave(&pair), undisturbed, "after {after}");
+            pair.sync(&UNGUARDED).shipped_nothing();
+        }
+    }
+    assert!(nested > round / 2, "of {round} attempts {nested} went three deep");
+}
+
+/// The names in the slave's state: no log and nothing staged is left over.
+fn kept_by_the_slave(pair: &Pair) -> Vec<String> {
+    read_tree(&pair.mirror.join(".mailtwin")).into_keys().map(|path| shown(&path)).collect()
+}
+
 /// Killed again and again at the same step, a run still comes forward, folder by folder: each leaves less for the next.
 #[test]
 fn a_first_copy_killed_over_and_over_comes_to_its_end() {

@@ -67,6 +67,12 @@ pub fn am_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0)
 }
 
+/// Says what a test did not try, and why; not by way of the harness, which keeps to itself what a test prints that passes.
+pub fn say(line: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{line}").expect("standard error is open");
+}
+
 /// Writes a shell script; `rsh` makes of it what can be given to `--rsh`.
 pub fn script(path: &Path, body: &str) {
     std::fs::write(path, format!("{body}\n"))
