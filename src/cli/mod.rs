@@ -39,6 +39,17 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// SIGXFSZ: a file may not grow any more.
+const FILE_SIZE_LIMIT: i32 = 25;
+
+/// A limit to the size of files becomes an error of the write that meets it, instead of the process's silent end.
+fn hear_of_limits() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let kind = tokio::signal::unix::SignalKind::from_raw(FILE_SIZE_LIMIT);
+    tokio::signal::unix::signal(kind).map(drop)
+}
+
 /// Parses, runs, and gives the exit code.
 pub fn main() -> u8 {
     let matches = match Cli::command().try_get_matches() {
@@ -56,6 +67,8 @@ pub fn main() -> u8 {
         }
     };
     error::watch_panics();
+    // Without this promise only the last word is lost, not the run.
+    let _ = hear_of_limits();
     let code = match (cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(&arguments, matches),
         (Command::Serve(arguments), _) => serve::run(&arguments),

@@ -78,6 +78,14 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether a run left a segment, however short.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn is_there(state: &Root) -> Result<bool, DiskError> {
+        Ok(state.stat_if_there(&path())?.is_some())
+    }
+
     /// Removes the segment: mirror and catalogue have all of it, durably.
     ///
     /// # Errors

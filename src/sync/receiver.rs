@@ -246,7 +246,10 @@ impl Slave {
                 transaction.commit()?;
             }
         }
-        Segment::remove(state)?;
+        if Segment::is_there(state)? {
+            self.sync_names()?;
+            Segment::remove(state)?;
+        }
         staging.clear()?;
         Ok(is_damaged)
     }

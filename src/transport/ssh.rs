@@ -79,8 +79,16 @@ fn connect(
     let (frames, outgoing) = mpsc::channel(QUEUE);
     let (arrived, incoming) = mpsc::channel(QUEUE);
     let ending = Arc::new(Ending::default());
-    runtime.spawn(read(peer.to_owned(), input, arrived, timeout, first_is_free));
-    let writer = runtime.spawn(write(output, outgoing, ending.clone()));
+    let (given_up, gives_up) = tokio::sync::oneshot::channel();
+    runtime.spawn(read(peer.to_owned(), input, arrived, timeout, first_is_free, given_up));
+    let known = ending.clone();
+    let writer = runtime.spawn(async move {
+        tokio::select! {
+            () = write(output, outgoing, known.clone()) => {}
+            // Nobody reads any more what is written: whoever waits to send must hear of it.
+            Ok(reason) = gives_up => known.set(reason),
+        }
+    });
     let sender = Sender { peer: peer.to_owned(), frames, sent: Arc::default(), throttle: None, ending: ending.clone() };
     let receiver = Receiver { peer: peer.to_owned(), frames: Incoming::Wire(incoming), received: 0, ending };
     Link {
@@ -97,6 +105,7 @@ async fn read(
     arrived: mpsc::Sender<Result<Frame, TransportError>>,
     timeout: Option<Duration>,
     first_is_free: bool,
+    given_up: tokio::sync::oneshot::Sender<String>,
 ) {
     let mut limit = if first_is_free { None } else { timeout };
     loop {
@@ -108,6 +117,11 @@ async fn read(
             },
         };
         limit = timeout;
+        if let Err(error @ TransportError::Timeout { .. }) = &frame {
+            let _ = given_up.send(error.to_string());
+            let _ = arrived.send(frame).await;
+            return;
+        }
         let is_end = frame.is_err();
         if arrived.send(frame).await.is_err() || is_end {
             return;

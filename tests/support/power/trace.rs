@@ -134,10 +134,17 @@ pub fn read_trace(text: &str) -> Vec<Call> {
     for (line, text) in text.lines().enumerate() {
         let (thread, rest) = text.split_once(' ').unwrap_or_else(|| panic!("not a call: {text}"));
         let rest = rest.trim_start();
-        if rest.starts_with("+++") || rest.starts_with("---") {
+        // The process ended before strace could see what these were.
+        let is_unknown = rest.starts_with("???") || rest.starts_with("<... ???");
+        if rest.starts_with("+++") || rest.starts_with("---") || is_unknown {
             continue;
         }
-        if let Some(head) = rest.strip_suffix("<unfinished ...>") {
+        // A call that strace let go of ended with the process, if it ended at all.
+        let detached = rest.strip_suffix("<detached ...>");
+        if detached.is_some() && rest.starts_with("<... ") {
+            continue;
+        }
+        if let Some(head) = rest.strip_suffix("<unfinished ...>").or(detached) {
             unfinished.insert(thread, (line, head.to_owned()));
         } else if let Some(resumed) = rest.strip_prefix("<... ") {
             let (_, tail) = resumed.split_once(" resumed>").unwrap_or_else(|| panic!("not resumed: {text}"));
@@ -148,9 +155,7 @@ pub fn read_trace(text: &str) -> Vec<Call> {
         }
     }
     // The process was ended in the middle of these.
-    let cut_off = unfinished.into_values().map(|(begin, head)| call(&format!("{head}) = ?"), begin, usize::MAX));
-    // One whose name is not known had not begun.
-    calls.extend(cut_off.filter(|call| call.name != "???"));
+    calls.extend(unfinished.into_values().map(|(begin, head)| call(&format!("{head}) = ?"), begin, usize::MAX)));
     calls.sort_by_key(|call| call.begin);
     calls
 }
