@@ -643,6 +643,19 @@ impl Root {
         sync().map_err(self.error("cannot sync the directory", path))
     }
 
+    /// Makes a file's content durable.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn sync_file(&self, path: &TreePath) -> Result<()> {
+        let file = self.open_file(path)?;
+        let sync = || -> io::Result<()> {
+            step()?;
+            file.sync_data()
+        };
+        sync().map_err(self.error("cannot sync", path))
+    }
+
     /// Makes the root's own name durable. Above it may be nobody's business who runs this: then it is left.
     ///
     /// # Errors

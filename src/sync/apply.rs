@@ -60,6 +60,14 @@ pub struct Hand {
     /// An owner could not be set.
     pub owners_left: bool,
     next_copy: u64,
+    /// Patched files that are durable.
+    synced: BTreeSet<u64>,
+    /// Files of the mirror whose copies may not be durable: the log says only where they are copied from.
+    copied_from: BTreeSet<TreePath>,
+    /// Owner and group of the lock's file, where it is written.
+    lock_owner: Option<(u32, u32)>,
+    /// The inode of the lock's file that an earlier process wrote.
+    leftover_lock: Option<u64>,
     /// How this hand left the directories that it changed.
     looks: HashMap<TreePath, Look>,
     /// Folders that are changed whole or not at all, and were not.
@@ -69,6 +77,9 @@ pub struct Hand {
     /// The folder that was listed last, while it is locked.
     whereabouts: Option<(TreePath, Whereabouts)>,
 }
+
+/// Patched files that are synced one by one; more share a sync of the file system.
+const SYNCED_ALONE: usize = 4;
 
 /// What became of a change.
 enum Done {
@@ -83,6 +94,7 @@ type Result<T> = std::result::Result<T, SyncError>;
 impl Hand {
     /// A hand on a mirror.
     pub fn new(mirror: Arc<Root>, staging: Arc<Staging>, kind: SetKind) -> Self {
+        let leftover_lock = lock::leftover(&staging);
         Self {
             mirror,
             staging,
@@ -93,6 +105,10 @@ impl Hand {
             owners_left: false,
             // Numbers of copies made here do not meet those of contents shipped.
             next_copy: 1 << 62,
+            synced: BTreeSet::new(),
+            copied_from: BTreeSet::new(),
+            lock_owner: None,
+            leftover_lock,
             looks: HashMap::new(),
             left_out: BTreeSet::new(),
             unfinished: BTreeSet::new(),
@@ -112,6 +128,7 @@ impl Hand {
     /// # Errors
     /// Where the disk refuses everything, as a full one does; the batch is then done again by the next run.
     pub fn batch(&mut self, changes: &[Change], contents: &dyn Contents, edit: &mut Edit<'_>) -> Result<()> {
+        self.patch_ahead(changes, contents)?;
         let mut touched = BTreeSet::new();
         let mut rest = changes;
         while let Some(first) = rest.first() {
@@ -122,6 +139,42 @@ impl Hand {
             rest = after;
         }
         self.finish_directories(touched, edit)
+    }
+
+    /// Many files that are patched are made durable together.
+    fn patch_ahead(&mut self, changes: &[Change], contents: &dyn Contents) -> Result<()> {
+        let mut patched = BTreeSet::new();
+        let deltas = changes.iter().filter_map(|change| match change {
+            Change::Put { path, file, source: Source::Delta(number), .. } => Some((path, file, *number)),
+            _ => None,
+        });
+        let deltas: Vec<(&TreePath, &File, u64)> = deltas.collect();
+        if deltas.len() <= SYNCED_ALONE {
+            return Ok(());
+        }
+        for (path, file, number) in deltas {
+            if self.patched(number, path, file, contents)? {
+                patched.insert(number);
+            }
+        }
+        self.mirror.sync_file_system()?;
+        self.synced.append(&mut patched);
+        Ok(())
+    }
+
+    /// A file that others were copied from goes: the copies must last by themselves.
+    fn let_go(&mut self, change: &Change) -> Result<()> {
+        let goes = match change {
+            Change::Put { path, .. } | Change::Symlink { path, .. } | Change::Link { path, .. } => path,
+            Change::Remove { path, .. } | Change::Rename { from: path, .. } => path,
+            Change::RemoveDirectory { path } | Change::RenameDirectory { from: path, .. } => path,
+            Change::MakeDirectory { .. } | Change::SetMeta { .. } | Change::Forget { .. } => return Ok(()),
+        };
+        if self.copied_from.iter().any(|from| from.is_within(goes)) {
+            self.mirror.sync_file_system()?;
+            self.copied_from.clear();
+        }
+        Ok(())
     }
 
     /// The folder, or plain directory, that a change is in.
@@ -211,6 +264,7 @@ impl Hand {
             self.drifted.extend(places(change));
             return Ok(());
         }
+        self.let_go(change)?;
         let reason = match self.attempt(change, contents, edit) {
             Ok(Done::Yes) => return Ok(()),
             Ok(Done::Drift(reason)) => reason.to_owned(),
@@ -335,14 +389,23 @@ impl Hand {
             Source::Copied(from) => {
                 self.next_copy += 1;
                 match self.copy(self.next_copy, from, file)? {
-                    true => self.next_copy,
+                    true => {
+                        self.copied_from.insert(from.clone());
+                        self.next_copy
+                    }
                     false => return self.put_before(path, file),
                 }
             }
-            Source::Delta(number) => match self.patched(*number, path, file, contents)? {
-                true => *number,
-                false => return self.put_before(path, file),
-            },
+            Source::Delta(number) => {
+                if !self.patched(*number, path, file, contents)? {
+                    return self.put_before(path, file);
+                }
+                // The log has the difference only, and its base goes now: what replaces it must last.
+                if !self.synced.remove(number) {
+                    self.staging.sync(*number)?;
+                }
+                *number
+            }
         };
         if path.name() == b"dovecot-uidlist" {
             self.replace_folder_identity(path, staged)?;

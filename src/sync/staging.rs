@@ -178,6 +178,14 @@ impl Staging {
         Ok(true)
     }
 
+    /// Makes the content of one staged file durable.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn sync(&self, number: u64) -> Result<()> {
+        Ok(self.root.sync_file(&Self::path(number))?)
+    }
+
     /// Copies a file of the mirror; `false` where it is not what it should be.
     ///
     /// # Errors

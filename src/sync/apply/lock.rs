@@ -6,6 +6,7 @@ use crate::maildir::change::Change;
 use crate::maildir::entry::Meta;
 use crate::monitor::Problem;
 use crate::path::TreePath;
+use crate::sync::staging::Staging;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
@@ -25,16 +26,20 @@ impl Hand {
         let uidlist = unit.child("dovecot-uidlist");
         let Some(stat) = self.mirror.stat_if_there(&uidlist)? else { return Ok(None) };
         let lock = unit.child("dovecot-uidlist.lock");
-        // Written beside the mirror and linked into place, so that nobody sees it empty.
-        let temporary = TreePath::root().child("uidlist.lock");
-        match self.write_lock(&temporary, &Meta { mode: 0o600, uid: stat.uid, gid: stat.gid, ..Meta::default() }) {
-            Ok(()) => {}
-            Err(error) if is_fatal(&error) => return Err(error.into()),
-            // No permission in the folder: what is to be done in it will say so.
-            Err(_) => return Ok(None),
+        // Written beside the mirror and linked into place, so that nobody sees it empty. It stays there for the next
+        // folder; and after a power cut, which may take its content, it tells whose the lock was.
+        let temporary = temporary();
+        let owner = (stat.uid, stat.gid);
+        if self.lock_owner != Some(owner) {
+            self.lock_owner = None;
+            match self.write_lock(&temporary, &Meta { mode: 0o600, uid: owner.0, gid: owner.1, ..Meta::default() }) {
+                Ok(()) => self.lock_owner = Some(owner),
+                Err(error) if is_fatal(&error) => return Err(error.into()),
+                // No permission in the folder: what is to be done in it will say so.
+                Err(_) => return Ok(None),
+            }
         }
         let taken = self.link_lock(&temporary, &lock);
-        self.staging.root().remove(&temporary)?;
         match taken? {
             true => Ok(Some(lock)),
             false => {
@@ -60,16 +65,19 @@ impl Hand {
         root.set_fresh_meta(temporary, meta, 0o600).map(drop)
     }
 
-    fn link_lock(&self, temporary: &TreePath, lock: &TreePath) -> Result<bool> {
+    fn link_lock(&mut self, temporary: &TreePath, lock: &TreePath) -> Result<bool> {
         let begin = Instant::now();
         loop {
             match self.staging.root().link_into(temporary, &self.mirror, lock) {
                 Ok(()) => return Ok(true),
                 Err(error) if !error.already_exists() => return Err(error.into()),
-                Err(_) if self.is_stale(lock) => match self.mirror.remove(lock) {
-                    Err(error) if !error.is_not_found() => return Err(error.into()),
-                    _ => {}
-                },
+                Err(_) if self.is_stale(lock) => {
+                    self.leftover_lock = None;
+                    match self.mirror.remove(lock) {
+                        Err(error) if !error.is_not_found() => return Err(error.into()),
+                        _ => {}
+                    }
+                }
                 Err(_) if begin.elapsed() > LOCK_WAIT => return Ok(false),
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
@@ -79,6 +87,9 @@ impl Hand {
     /// Whether a lock's owner is gone: same host and no such process, or two minutes without a touch.
     fn is_stale(&self, lock: &TreePath) -> bool {
         let Ok(Some(stat)) = self.mirror.stat_if_there(lock) else { return false };
+        if self.leftover_lock == Some(stat.ino) {
+            return true;
+        }
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         if now.as_secs() as i64 - stat.ctime.seconds > LOCK_STALE.as_secs() as i64 {
             return true;
@@ -88,6 +99,18 @@ impl Hand {
         let owner = read.and_then(|_| text.trim().split_once(':'));
         owner.is_some_and(|(pid, host)| host == host_name() && !is_running(pid))
     }
+}
+
+/// Where the lock's file is, among what is staged.
+fn temporary() -> TreePath {
+    TreePath::root().child("uidlist.lock")
+}
+
+/// The inode number of the lock that an earlier process may have left in a folder.
+pub(super) fn leftover(staging: &Staging) -> Option<u64> {
+    let stat = staging.root().stat_if_there(&temporary()).ok().flatten()?;
+    // One that has no other name is in no folder, and its number will be another file's.
+    (stat.links > 1).then_some(stat.ino)
 }
 
 fn is_running(pid: &str) -> bool {
