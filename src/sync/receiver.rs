@@ -271,6 +271,7 @@ impl Slave {
             hand.batch(&batch.changes, &logged, edit)?;
             edit.head.position = batch.position;
         }
+        hand.put_lock_away()?;
         forget_looks(edit, &hand)
     }
 
@@ -803,6 +804,7 @@ impl<'s, 't> Term<'s, 't> {
         self.take_identity();
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
         if let Some(hand) = &mut self.hand {
+            hand.put_lock_away()?;
             problems = std::mem::take(&mut hand.problems);
             if std::mem::take(&mut hand.owners_left) {
                 warnings.push("not root on the slave: files there keep the owner that runs mailtwin".to_owned());

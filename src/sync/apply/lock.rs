@@ -51,6 +51,17 @@ impl Hand {
         }
     }
 
+    /// Removes the lock's file: no folder is locked any more.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn put_lock_away(&mut self) -> Result<()> {
+        if self.lock_owner.take().is_some() {
+            self.staging.root().remove(&temporary())?;
+        }
+        Ok(())
+    }
+
     fn write_lock(&self, temporary: &TreePath, meta: &Meta) -> std::result::Result<(), DiskError> {
         let root = self.staging.root();
         let mut writer = match root.create(temporary, 0o600) {

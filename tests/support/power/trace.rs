@@ -135,7 +135,7 @@ pub fn read_trace(text: &str) -> Vec<Call> {
         let (thread, rest) = text.split_once(' ').unwrap_or_else(|| panic!("not a call: {text}"));
         let rest = rest.trim_start();
         // The process ended before strace could see what these were.
-        let is_unknown = rest.starts_with("???") || rest.starts_with("<... ???");
+        let is_unknown = ["???", "<... ???", "syscall_0x"].iter().any(|begin| rest.starts_with(begin));
         if rest.starts_with("+++") || rest.starts_with("---") || is_unknown {
             continue;
         }
