@@ -377,6 +377,7 @@ fn slave_survives_power_cuts(kind: FileSystem) {
         } else {
             change_scenario(&pair.source, number / 2);
         }
+        disk.sync();
         let before = files_of(&pair.mirror);
         let after = format!("power cut {number} of {kind:?}, MAILTWIN_SEED={seed}");
         let typical = Duration::from_millis(if number % 2 == 0 { 250 } else { 120 });
@@ -458,6 +459,7 @@ fn master_survives_power_cuts(kind: FileSystem) {
         } else {
             change_scenario(&pair.source, number / 2);
         }
+        disk.sync();
         let after = format!("power cut {number} of a master on {kind:?}, MAILTWIN_SEED={seed}");
         let typical = Duration::from_millis(150);
         interrupted += usize::from(run_into_a_cut(&pair, &disk, Cut::Master, &mut numbers, typical));

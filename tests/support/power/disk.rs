@@ -58,6 +58,11 @@ impl Disk {
         tool("mount", "mount", &arguments);
     }
 
+    /// Makes all on it durable, so that a cut takes nothing of what was there before: not even that something is gone.
+    pub fn sync(&self) {
+        tool("coreutils", "sync", &["--file-system".as_ref(), self.place.as_ref()]);
+    }
+
     /// Cuts its power: what no sync has made durable is gone. It stays mounted, and fails every call.
     pub fn cut(&self) {
         tool("xfsprogs", "xfs_io", &["-x".as_ref(), "-c".as_ref(), "shutdown".as_ref(), self.place.as_ref()]);
