@@ -51,7 +51,7 @@ const DEFERRED_PAGES: usize = 2048;
 /// and that it has been closed: five syncs, for a run in which nothing changed.
 #[derive(Debug)]
 pub struct Deferred {
-    disk: OnDisk,
+    disk: Box<dyn StorageBackend>,
     overlay: Overlay,
     writes: AtomicBool,
 }
@@ -63,7 +63,7 @@ impl Deferred {
     /// Where it cannot be looked at.
     pub fn new(writer: Writer) -> io::Result<Self> {
         let overlay = Overlay::new(Some(writer.file().try_clone()?))?;
-        Ok(Self { disk: OnDisk(writer), overlay, writes: AtomicBool::new(false) })
+        Ok(Self { disk: Box::new(OnDisk(writer)), overlay, writes: AtomicBool::new(false) })
     }
 
     /// From here on everything goes to the disk; what waits goes first, and the page that makes it count last.
@@ -78,20 +78,21 @@ impl Deferred {
         if self.disk.len()? != state.length {
             self.disk.set_len(state.length)?;
         }
-        let head = state.pages.remove(&0);
-        let mut waiting: Vec<_> = state.pages.drain().collect();
-        waiting.sort_by_key(|(number, _)| *number);
+        // The pages stay until all are written: where the disk refuses one, nothing that was read is lost.
+        let mut waiting: Vec<_> = state.pages.iter().filter(|(number, _)| **number != 0).collect();
+        waiting.sort_by_key(|(number, _)| **number);
         for (number, page) in &waiting {
-            self.write_page(*number, page, state.length)?;
+            self.write_page(**number, page, state.length)?;
         }
         if !waiting.is_empty() {
             self.disk.sync_data()?;
         }
-        if let Some(head) = head {
-            self.write_page(0, &head, state.length)?;
+        if let Some(head) = state.pages.get(&0) {
+            self.write_page(0, head, state.length)?;
             self.disk.sync_data()?;
         }
         // A reader that came to the overlay before finds everything in the file.
+        state.pages.clear();
         state.base_length = state.length;
         self.writes.store(true, Ordering::Release);
         Ok(())
@@ -110,7 +111,7 @@ impl Deferred {
 
     fn to(&self) -> &dyn StorageBackend {
         match self.writes.load(Ordering::Acquire) {
-            true => &self.disk,
+            true => &*self.disk,
             false => &self.overlay,
         }
     }
@@ -273,6 +274,52 @@ mod tests {
         deferred.write(20, &[8; 2]).expect("writes");
         wanted[20..22].fill(8);
         assert_eq!(on_disk(), wanted);
+    }
+
+    /// Refuses its second write, once.
+    #[derive(Debug)]
+    struct Refusing(redb::backends::InMemoryBackend, std::sync::atomic::AtomicU64);
+
+    impl StorageBackend for Refusing {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            self.0.set_len(length)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            match self.1.fetch_add(1, Ordering::Relaxed) {
+                1 => Err(io::ErrorKind::StorageFull.into()),
+                _ => self.0.write(offset, data),
+            }
+        }
+    }
+
+    #[test]
+    fn what_waits_is_still_there_when_the_disk_refuses_it() {
+        let disk = Box::new(Refusing(redb::backends::InMemoryBackend::new(), 0.into()));
+        let overlay = Overlay::new(None).expect("is new");
+        let file = Arc::new(Deferred { disk, overlay, writes: AtomicBool::new(false) });
+        let database = Shared(file.clone());
+        database.set_len(4 * PAGE).expect("grows");
+        database.write(0, &[7; 4 * PAGE as usize]).expect("is kept");
+        file.write_through().expect_err("the disk is full");
+        for _ in 0..2 {
+            let mut bytes = vec![0; 4 * PAGE as usize];
+            database.read(0, &mut bytes).expect("reads");
+            assert!(bytes.iter().all(|&byte| byte == 7));
+            file.write_through().expect("there is room again");
+        }
     }
 
     #[test]

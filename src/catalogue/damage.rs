@@ -21,11 +21,17 @@ thread_local! {
 /// # Errors
 /// What `run` gives, and [`CatalogueError::Damaged`].
 pub fn caught<T, E: From<CatalogueError>>(state: Option<&Path>, run: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    IN_USE.replace(state.map(Path::to_owned));
-    CATCHES.set(true);
+    let is_within = CATCHES.replace(true);
+    let outer = IN_USE.replace(state.map(Path::to_owned));
     // What was half changed is dropped with its transaction.
     let ran = catch_unwind(AssertUnwindSafe(run));
-    CATCHES.set(false);
+    if is_within {
+        // The outer run goes on to catch, and to use its own.
+        IN_USE.replace(outer);
+    } else {
+        // The catalogue stays in use: it is yet to be closed.
+        CATCHES.set(false);
+    }
     match ran {
         Ok(ran) => ran,
         Err(_) if IN_DATABASE.take() => Err(CONTRADICTS.into()),
@@ -88,4 +94,22 @@ impl Catalogue {
 pub trait AsCatalogueError {
     /// The catalogue's part of it.
     fn as_catalogue_error(&self) -> Option<&CatalogueError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_within_another_leaves_the_outer_as_it_was() {
+        let in_use = || IN_USE.with_borrow(Clone::clone);
+        let ran: Result<(), CatalogueError> = caught(Some(Path::new("outer")), || {
+            caught(None, || Ok::<_, CatalogueError>(assert_eq!(in_use(), None)))?;
+            assert!(CATCHES.get());
+            assert_eq!(in_use(), Some(PathBuf::from("outer")));
+            Ok(())
+        });
+        ran.expect("runs");
+        assert!(!CATCHES.get());
+    }
 }

@@ -339,8 +339,7 @@ impl Slave {
     /// A set that neither end has a name for gets one here, before anything is written down.
     fn be_somebody(&self, edit: &mut Edit<'_>) -> Result<()> {
         if edit.head.set.is_none() && self.hello.set.is_none() && !self.hello.dry_run {
-            let failed = |error: std::io::Error| SyncError::Failed(format!("no random number for a new set: {error}"));
-            let (set, epoch) = new_identity().map_err(failed)?;
+            let (set, epoch) = new_identity()?;
             (edit.head.set, edit.head.epoch) = (Some(set), epoch);
         }
         Ok(())
@@ -637,7 +636,7 @@ enum Ended {
 #[derive(Default)]
 struct Arriving {
     /// The blocks, while they are few enough for the log.
-    blocks: Vec<Vec<u8>>,
+    blocks: Vec<Frame>,
     bytes: u64,
 }
 
@@ -731,7 +730,7 @@ impl<'s, 't> Term<'s, 't> {
         self.bytes += raw;
         match arriving.bytes > LOGGED_CONTENTS {
             true => arriving.blocks.clear(),
-            false => arriving.blocks.push(payload),
+            false => arriving.blocks.push(Frame::plain(BLOCK, payload)),
         }
     }
 
@@ -760,8 +759,8 @@ impl<'s, 't> Term<'s, 't> {
                 }
                 self.position = batch.position;
                 // The contents of a batch stand before it, and it is read back with these alone.
-                for payload in batch.contents.blocks.iter().filter(|_| is_logged) {
-                    segment.append(&Frame::plain(BLOCK, payload.clone()))?;
+                for block in batch.contents.blocks.iter().filter(|_| is_logged) {
+                    segment.append(block)?;
                 }
                 for part in batch.changes.chunks(1000) {
                     segment.append(&Message::Changes(part.to_vec()).frame()?)?;
@@ -877,6 +876,8 @@ impl<'s, 't> Term<'s, 't> {
 ///
 /// # Errors
 /// Where the kernel has no randomness to give.
-pub fn new_identity() -> std::io::Result<(SetId, Epoch)> {
-    Ok((RandomId::fresh()?, Epoch { counter: 1, id: RandomId::fresh()? }))
+pub fn new_identity() -> Result<(SetId, Epoch)> {
+    let fresh =
+        || RandomId::fresh().map_err(|error| SyncError::Failed(format!("no random number for a new set: {error}")));
+    Ok((fresh()?, Epoch { counter: 1, id: fresh()? }))
 }

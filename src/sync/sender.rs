@@ -216,8 +216,7 @@ impl<'a> Master<'a> {
             (head.set, head.epoch) = (Some(set), welcome.epoch);
         }
         if head.set.is_none() || head.epoch == Epoch::default() {
-            let failed = |error: std::io::Error| SyncError::Failed(format!("no random number for a new set: {error}"));
-            let (set, epoch) = new_identity().map_err(failed)?;
+            let (set, epoch) = new_identity()?;
             (head.set, head.epoch) = (Some(head.set.unwrap_or(set)), epoch);
         }
         head.position = head.position.max(welcome.position);
