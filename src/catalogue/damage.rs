@@ -104,7 +104,8 @@ mod tests {
     fn one_within_another_leaves_the_outer_as_it_was() {
         let in_use = || IN_USE.with_borrow(Clone::clone);
         let ran: Result<(), CatalogueError> = caught(Some(Path::new("outer")), || {
-            caught(None, || Ok::<_, CatalogueError>(assert_eq!(in_use(), None)))?;
+            let within = caught(None, || Ok::<_, CatalogueError>(in_use()))?;
+            assert_eq!(within, None);
             assert!(CATCHES.get());
             assert_eq!(in_use(), Some(PathBuf::from("outer")));
             Ok(())

@@ -1,0 +1,337 @@
+//! The committing thread: batches are made durable, acknowledged, and applied, in this order (I1).
+
+use super::{Result, Slave, Work, scan_mirror};
+use crate::catalogue::CatalogueError;
+use crate::catalogue::directory;
+use crate::catalogue::edit::Edit;
+use crate::catalogue::store::Transaction;
+use crate::id::{Epoch, Position};
+use crate::log::segment::Segment;
+use crate::maildir::change::Change;
+use crate::maildir::entry::Entry;
+use crate::monitor::Quiet;
+use crate::path::TreePath;
+use crate::sync::SyncError;
+use crate::sync::apply::{Arrived, Hand};
+use crate::transport::Sender;
+use crate::wire::frame::Frame;
+use crate::wire::message::{BLOCK, Done, MAX_LIST, Message, Row};
+use std::sync::mpsc::Receiver as Queue;
+use std::time::Duration;
+
+/// Contents of at most so many bytes go into the log; above, straight into files, and the file system is
+/// synced for many batches at once.
+const LOGGED_CONTENTS: u64 = 4 << 20;
+
+/// Bytes of contents, or changes, after which what was applied is made durable and the log begins anew.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+const CHECKPOINT_CHANGES: u64 = 200_000;
+
+/// Changes, and bytes of contents, that are made durable together.
+const GROUP_CHANGES: usize = 8192;
+const GROUP_BYTES: u64 = 128 << 20;
+
+/// How long a group waits for one more batch.
+const GROUP_WAIT: Duration = Duration::from_millis(10);
+
+/// Entries in one message of a directory's record.
+const ROW_ENTRIES: usize = 4096;
+
+impl Slave {
+    /// The committer: one catalogue transaction after the other until the work ends.
+    /// `learned` says that the first of them holds what the look at the mirror brought.
+    pub(super) fn commit_all(
+        &self,
+        mut transaction: Transaction,
+        mut learned: bool,
+        work: &Queue<Work>,
+        sender: &Sender,
+    ) -> Result<()> {
+        loop {
+            let (ended, has_segment, changed) = {
+                let mut term = Term::new(self, &transaction, sender)?;
+                let ended = term.run(work)?;
+                // The mirror first: the catalogue never claims what a power cut could still take.
+                if term.segment.is_some() {
+                    self.mirror.sync_file_system()?;
+                }
+                (ended, term.segment.is_some(), term.edit.finish()? || std::mem::take(&mut learned))
+            };
+            match changed && !self.hello.dry_run {
+                true => transaction.commit()?,
+                false => transaction.abort()?,
+            }
+            if has_segment && let Some(state) = &self.state {
+                Segment::remove(state)?;
+            }
+            match ended {
+                Ended::Checkpoint => {}
+                Ended::Closed => return Ok(()),
+                Ended::Finished(done) => sender.send(&Message::Done(done))?,
+            }
+            transaction = self.catalogue.begin()?;
+        }
+    }
+}
+
+/// Why a term ended.
+enum Ended {
+    Checkpoint,
+    Finished(Done),
+    Closed,
+}
+
+/// Contents that are staged, and of which the batch has not come yet.
+#[derive(Default)]
+struct Arriving {
+    /// The blocks, while they are few enough for the log.
+    blocks: Vec<Frame>,
+    bytes: u64,
+}
+
+/// A batch with the contents that came before it.
+struct Incoming {
+    position: Position,
+    changes: Vec<Change>,
+    contents: Arriving,
+}
+
+/// One transaction of the catalogue.
+struct Term<'s, 't> {
+    slave: &'s Slave,
+    edit: Edit<'t>,
+    sender: &'s Sender,
+    hand: Option<Hand>,
+    segment: Option<Segment>,
+    /// Contents of the batch that comes next.
+    arriving: Arriving,
+    bytes: u64,
+    changes: u64,
+    position: Position,
+}
+
+impl<'s, 't> Term<'s, 't> {
+    fn new(slave: &'s Slave, transaction: &'t Transaction, sender: &'s Sender) -> Result<Self> {
+        let edit = Edit::new(transaction)?;
+        let position = edit.head.position;
+        let hand =
+            slave.staging.as_ref().map(|staging| Hand::new(slave.mirror.clone(), staging.clone(), slave.hello.kind));
+        Ok(Self {
+            slave,
+            edit,
+            sender,
+            hand,
+            segment: None,
+            arriving: Arriving::default(),
+            bytes: 0,
+            changes: 0,
+            position,
+        })
+    }
+
+    fn run(&mut self, work: &Queue<Work>) -> Result<Ended> {
+        loop {
+            let Ok(first) = work.recv() else { return Ok(Ended::Closed) };
+            let (mut batches, mut changes, mut bytes) = (Vec::new(), 0, 0);
+            let mut next = Some(first);
+            let mut after = None;
+            while let Some(item) = next.take() {
+                match item {
+                    Work::Block(payload, raw) => self.take_block(payload, raw),
+                    Work::Batch(position, batch) => {
+                        let contents = std::mem::take(&mut self.arriving);
+                        changes += batch.len();
+                        bytes += contents.bytes;
+                        batches.push(Incoming { position, changes: batch, contents });
+                    }
+                    other => after = Some(other),
+                }
+                let is_full = changes >= GROUP_CHANGES || bytes + self.arriving.bytes >= GROUP_BYTES;
+                if after.is_none() && (batches.is_empty() || !is_full) {
+                    // Contents in files cost a sync of the whole file system: many batches share it. What fits
+                    // into the log is done at once, and what has come meanwhile is done together then.
+                    next = match bytes + self.arriving.bytes > LOGGED_CONTENTS {
+                        true => work.recv_timeout(GROUP_WAIT).ok(),
+                        false => work.try_recv().ok(),
+                    };
+                }
+            }
+            self.commit(batches)?;
+            match after {
+                None => {}
+                Some(Work::Compare) => self.compare()?,
+                Some(Work::Fetch(paths)) => self.fetch(paths)?,
+                Some(Work::Finish) => return self.finish().map(Ended::Finished),
+                Some(Work::Failed(error)) => return Err(error),
+                Some(Work::Block(..) | Work::Batch(..)) => {}
+            }
+            if (self.bytes > CHECKPOINT_BYTES || self.changes > CHECKPOINT_CHANGES)
+                && self.hand.as_ref().is_some_and(|hand| hand.drifted.is_empty() && hand.problems.is_empty())
+            {
+                return Ok(Ended::Checkpoint);
+            }
+        }
+    }
+
+    fn take_block(&mut self, payload: Vec<u8>, raw: u64) {
+        let arriving = &mut self.arriving;
+        arriving.bytes += raw;
+        self.bytes += raw;
+        match arriving.bytes > LOGGED_CONTENTS {
+            true => arriving.blocks.clear(),
+            false => arriving.blocks.push(Frame::plain(BLOCK, payload)),
+        }
+    }
+
+    /// Makes batches durable, acknowledges them, and applies them. In this order (I1).
+    fn commit(&mut self, batches: Vec<Incoming>) -> Result<()> {
+        let Some(last) = batches.last().map(|batch| batch.position) else { return Ok(()) };
+        let Some(state) = &self.slave.state else {
+            return Err(SyncError::Protocol("a batch in a dry run"));
+        };
+        self.take_identity();
+        if self.segment.is_none() {
+            self.slave.sync_names()?;
+            let set = self.edit.head.set.unwrap_or_default();
+            self.segment = Some(Segment::create(state, set, self.edit.head.epoch, self.position)?);
+        }
+        // What is not in the log lies in files. They are durable before the log speaks of them: where this sync
+        // fails the log knows nothing, and the contents are sent again.
+        let is_logged = batches.iter().map(|batch| batch.contents.bytes).sum::<u64>() <= LOGGED_CONTENTS;
+        if !is_logged {
+            self.slave.mirror.sync_file_system()?;
+        }
+        if let Some(segment) = &mut self.segment {
+            for batch in &batches {
+                if batch.position <= self.position {
+                    return Err(SyncError::Protocol("a batch comes again"));
+                }
+                self.position = batch.position;
+                // The contents of a batch stand before it, and it is read back with these alone.
+                for block in batch.contents.blocks.iter().filter(|_| is_logged) {
+                    segment.append(block)?;
+                }
+                for part in batch.changes.chunks(1000) {
+                    segment.append(&Message::Changes(part.to_vec()).frame()?)?;
+                }
+                segment.append(&Message::Commit(batch.position, batch.changes.len() as u64).frame()?)?;
+            }
+            // What does not fit is refused before it counts.
+            for batch in &batches {
+                apply_to_catalogue(&mut self.edit, &batch.changes)?;
+            }
+            segment.sync()?;
+        }
+        self.sender.send(&Message::Ack(last))?;
+        self.apply(batches)
+    }
+
+    fn apply(&mut self, batches: Vec<Incoming>) -> Result<()> {
+        let Some(hand) = &mut self.hand else { return Ok(()) };
+        for Incoming { position, changes, .. } in batches {
+            hand.batch(&changes, &Arrived, &mut self.edit)?;
+            self.edit.head.position = position;
+            self.changes += changes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn take_identity(&mut self) {
+        let (head, hello) = (&mut self.edit.head, &self.slave.hello);
+        if head.set.is_none() {
+            head.set = hello.set;
+        }
+        if hello.epoch != Epoch::default() {
+            head.epoch = hello.epoch;
+        }
+    }
+
+    /// Everything sent has been applied: say where the slave stands. What the mirror did not have as it
+    /// should is looked at again first, so that the digest tells the truth.
+    fn finish(&mut self) -> Result<Done> {
+        self.take_identity();
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        if let Some(hand) = &mut self.hand {
+            hand.put_lock_away()?;
+            problems = std::mem::take(&mut hand.problems);
+            if std::mem::take(&mut hand.owners_left) {
+                warnings.push("not root on the slave: files there keep the owner that runs mailtwin".to_owned());
+            }
+            if !hand.drifted.is_empty() {
+                forget_looks(&mut self.edit, hand)?;
+                hand.forget_drift();
+                let heard = Quiet::default();
+                scan_mirror(&self.slave.mirror, &self.slave.rules, &mut self.edit, &heard)?;
+                problems.extend(heard.take_problems());
+            }
+        }
+        self.edit.flush()?;
+        Ok(Done { position: self.edit.head.position, root: self.edit.root_digest(), problems, warnings })
+    }
+
+    // ---- comparing ----
+
+    fn compare(&mut self) -> Result<()> {
+        self.edit.flush()?;
+        self.edit.check_sum()?;
+        let mut from = Vec::new();
+        loop {
+            let rows = self.edit.rows_from(&from, MAX_LIST)?;
+            let last = rows.len() < MAX_LIST;
+            if let Some((key, _)) = rows.last() {
+                from.clone_from(key);
+                from.push(0);
+            }
+            let mut digests = Vec::with_capacity(rows.len());
+            for (key, row) in rows {
+                digests.push((directory::path_of(&key)?, row.digest));
+            }
+            self.sender.send(&Message::Digests(digests, last))?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn fetch(&mut self, paths: Vec<TreePath>) -> Result<()> {
+        for path in paths {
+            let Some(found) = self.edit.directory(&path)? else {
+                return Err(SyncError::Protocol("it asks for a directory that is not there"));
+            };
+            let (meta, digest) = (found.meta.clone(), found.digest());
+            let mut entries: Vec<Entry> = found.entries.values().map(|known| known.entry.clone()).collect();
+            if self.edit.row(&path)?.is_some_and(|row| row.digest != digest) {
+                return Err(CatalogueError::Damaged("a directory's record does not match its digest").into());
+            }
+            loop {
+                let rest = entries.split_off(entries.len().min(ROW_ENTRIES));
+                let more = !rest.is_empty();
+                let row = Row { path: path.clone(), meta: meta.clone(), entries, more };
+                self.sender.send(&Message::Row(row))?;
+                if !more {
+                    break;
+                }
+                entries = rest;
+            }
+            if self.edit.open_directories() > 256 {
+                self.edit.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory of which the hand could not do everything is read again, to the last file.
+pub(super) fn forget_looks(edit: &mut Edit<'_>, hand: &Hand) -> Result<()> {
+    for path in &hand.drifted {
+        edit.looked(path, None)?;
+    }
+    Ok(edit.flush()?)
+}
+
+pub(super) fn apply_to_catalogue(edit: &mut Edit<'_>, changes: &[Change]) -> Result<()> {
+    for change in changes {
+        edit.apply(change)?;
+    }
+    Ok(edit.flush()?)
+}

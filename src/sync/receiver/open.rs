@@ -1,0 +1,272 @@
+//! Opening a slave: mirror, state and lock, and bringing forward what a crash interrupted.
+
+use super::commit::{apply_to_catalogue, forget_looks};
+use super::{Result, Slave};
+use crate::catalogue::edit::Edit;
+use crate::catalogue::filter::Filter;
+use crate::catalogue::scan::Rules;
+use crate::catalogue::store::Catalogue;
+use crate::disk::Root;
+use crate::id::{Digest, SetId};
+use crate::log::segment::{Replay, Segment};
+use crate::path::TreePath;
+use crate::sync::SyncError;
+use crate::sync::apply::{Contents, Hand};
+use crate::sync::staging::Staging;
+use crate::wire::block::Block;
+use crate::wire::message::Hello;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+impl Slave {
+    /// Opens mirror and state, takes the lock, and brings forward what a crash interrupted.
+    pub(super) fn open(hello: Hello) -> Result<Self> {
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(&hello.destination));
+        check_apart(&hello, &path)?;
+        let mirror = open_mirror(&path, hello.dry_run)?;
+        let rules = Rules {
+            kind: hello.kind,
+            filter: Filter::new(hello.kind, &hello.filters)?,
+            chown: None,
+            owners: rustix::process::geteuid().is_root(),
+            trust_names: true,
+            restat: false,
+            checksum: hello.checksum,
+        };
+        let Some(mirror) = mirror else {
+            // A dry run towards a directory that is not there yet: everything would be new.
+            let above = Arc::new(existing_above(&path)?);
+            let catalogue = Catalogue::open_dry(None)?;
+            return Ok(Self {
+                hello,
+                mirror: above,
+                is_absent: true,
+                staging: None,
+                state: None,
+                catalogue,
+                rules,
+                warnings: vec![],
+                _lock: None,
+            });
+        };
+        let mirror = Arc::new(mirror);
+        match hello.dry_run {
+            true => Self::open_dry(hello, mirror, rules),
+            false => Self::open_locked(hello, mirror, rules),
+        }
+    }
+
+    fn open_dry(hello: Hello, mirror: Arc<Root>, rules: Rules) -> Result<Self> {
+        let state = match &hello.state {
+            Some(state) => Root::open(Path::new(std::ffi::OsStr::from_bytes(state))),
+            None => mirror.open_own(".mailtwin"),
+        };
+        let state = match state {
+            Ok(state) => Some(state),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let catalogue = Catalogue::open_dry(state.as_ref())?;
+        Ok(Self {
+            hello,
+            mirror,
+            is_absent: false,
+            staging: None,
+            state,
+            catalogue,
+            rules,
+            warnings: vec![],
+            _lock: None,
+        })
+    }
+
+    fn open_locked(hello: Hello, mirror: Arc<Root>, rules: Rules) -> Result<Self> {
+        let lock = mirror.lock_directory()?.ok_or_else(|| {
+            SyncError::Locked(format!(
+                "another run is writing to {}: wait until it has ended",
+                mirror.show(&TreePath::root())
+            ))
+        })?;
+        let state = match &hello.state {
+            Some(state) => open_or_make(Path::new(std::ffi::OsStr::from_bytes(state)))?,
+            None => mirror.make_own(".mailtwin")?,
+        };
+        // A rename puts contents in place, so they wait on the mirror's own file system.
+        let device = |root: &Root| root.stat(&TreePath::root()).map(|stat| stat.device);
+        let staging = match device(&state)? == device(&mirror)? {
+            true => Staging::open(&state)?,
+            false => Staging::open(&mirror.make_own(".mailtwin")?)?,
+        };
+        let staging = Arc::new(staging);
+        let mut warnings = Vec::new();
+        let (catalogue, anew) = Catalogue::open(&state)?;
+        if anew {
+            warnings.push("the slave's catalogue was damaged and is made anew from the mirror".to_owned());
+        }
+        let mut slave = Self {
+            hello,
+            mirror,
+            is_absent: false,
+            staging: Some(staging),
+            state: Some(state),
+            catalogue,
+            rules,
+            warnings,
+            _lock: Some(lock),
+        };
+        let is_damaged = slave.catalogue.contain(|| slave.recover())?;
+        if is_damaged {
+            let sentence = "the slave's log was damaged in its middle: what it held is compared with the master anew";
+            slave.warnings.push(sentence.to_owned());
+        }
+        Ok(slave)
+    }
+
+    /// Does again what the log holds beyond the catalogue, and begins a new log.
+    ///
+    /// `true` where the log is damaged: mirror and catalogue then tell what is there, and the master the rest.
+    fn recover(&self) -> Result<bool> {
+        let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(false) };
+        let mut is_damaged = false;
+        let replay = Replay::open(state).map_err(|error| SyncError::Failed(error.to_string()))?;
+        if let Some(mut replay) = replay {
+            let transaction = self.catalogue.begin()?;
+            let mut edit = Edit::new(&transaction)?;
+            self.replay(&mut replay, staging, &mut edit)?;
+            is_damaged = replay.is_damaged;
+            self.mirror.sync_file_system()?;
+            if edit.finish()? {
+                transaction.commit()?;
+            }
+        }
+        if Segment::is_there(state)? {
+            self.sync_names()?;
+            Segment::remove(state)?;
+        }
+        staging.clear()?;
+        Ok(is_damaged)
+    }
+
+    fn replay(&self, replay: &mut Replay, staging: &Arc<Staging>, edit: &mut Edit<'_>) -> Result<()> {
+        let mut hand = Hand::new(self.mirror.clone(), staging.clone(), self.hello.kind);
+        hand.does_again = true;
+        if edit.head.set.is_none() && replay.header.set != SetId::default() {
+            (edit.head.set, edit.head.epoch) = (Some(replay.header.set), replay.header.epoch);
+        }
+        loop {
+            let batch = replay.next_batch().map_err(|error| SyncError::Failed(error.to_string()))?;
+            let Some(batch) = batch else { break };
+            let logged = Logged(batch.blocks.iter().filter_map(|block| Block::decode(block).ok()).collect());
+            if batch.position <= edit.head.position {
+                continue;
+            }
+            apply_to_catalogue(edit, &batch.changes)?;
+            hand.batch(&batch.changes, &logged, edit)?;
+            edit.head.position = batch.position;
+        }
+        hand.put_lock_away()?;
+        forget_looks(edit, &hand)
+    }
+
+    /// Makes the names durable that lead to what will be acknowledged: a run that was killed may have made them.
+    pub(super) fn sync_names(&self) -> Result<()> {
+        let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(()) };
+        staging.root().sync_directory(&TreePath::root())?;
+        for root in [state, &*self.mirror] {
+            root.sync_directory(&TreePath::root())?;
+            root.sync_above()?;
+        }
+        Ok(())
+    }
+}
+
+/// On one host a mirror inside its source would mirror itself, and one around it would remove it.
+fn check_apart(hello: &Hello, path: &Path) -> Result<()> {
+    let Some(source) = hello.ancestry.first().filter(|_| hello.boot == crate::sync::boot_id()) else {
+        return Ok(());
+    };
+    let is_inside = existing_above(path)?.ancestry()?.contains(source);
+    let is_around = match Root::open(path) {
+        Ok(mirror) => mirror.ancestry()?.first().is_some_and(|mirror| hello.ancestry.contains(mirror)),
+        Err(_) => false,
+    };
+    let relation = match (is_inside, is_around) {
+        (true, _) => "lies inside the source",
+        (_, true) => "has the source inside it",
+        _ => return Ok(()),
+    };
+    let shown = crate::path::escape(path.as_os_str().as_bytes());
+    Err(SyncError::Failed(format!("the destination {shown} {relation}: a mirror needs a directory of its own")))
+}
+
+/// The directory itself, or the nearest one above it that is there.
+fn existing_above(path: &Path) -> Result<Root> {
+    let mut at = path;
+    loop {
+        match (Root::open(at), at.parent()) {
+            (Err(error), Some(above)) if error.is_not_found() => {
+                at = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            }
+            (opened, _) => return Ok(opened?),
+        }
+    }
+}
+/// The mirror's directory; made where only its last name is missing, as rsync does.
+fn open_mirror(path: &Path, dry_run: bool) -> Result<Option<Root>> {
+    match Root::open(path) {
+        Ok(root) => Ok(Some(root)),
+        Err(error) if error.is_not_found() && dry_run => Ok(None),
+        Err(error) if error.is_not_found() => Ok(Some(open_or_make(path)?)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_or_make(path: &Path) -> Result<Root> {
+    if let Ok(root) = Root::open(path) {
+        return Ok(root);
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let Some(name) = path.file_name() else { return Ok(Root::open(path)?) };
+    let made = Root::open(parent).and_then(|parent| parent.make_own(name));
+    let made = made.and_then(|_| Root::open(path));
+    made.map_err(|error| {
+        SyncError::Failed(format!(
+            "cannot make the directory {}: {error}",
+            crate::path::escape(path.as_os_str().as_bytes())
+        ))
+    })
+}
+/// Contents from the blocks that the log holds, or from what an earlier process staged.
+struct Logged(Vec<Block>);
+
+impl Logged {
+    fn holds(&self, number: u64) -> bool {
+        self.0.iter().any(|block| block.pieces.iter().any(|piece| piece.number == number))
+    }
+}
+
+impl Contents for Logged {
+    fn stage(&self, staging: &Staging, number: u64, digest: &Digest) -> Result<bool> {
+        if staging.digest(number).is_some() || staging.recover(number, digest) {
+            return Ok(true);
+        }
+        if !self.holds(number) {
+            // A staged delta does not have the result's digest: patching decides.
+            return Ok(staging.root().stat_if_there(&Staging::path(number))?.is_some());
+        }
+        staging.discard(number)?;
+        for block in &self.0 {
+            let mut part = Block { pieces: Vec::new(), data: Vec::new() };
+            for (piece, bytes) in block.contents().filter(|(piece, _)| piece.number == number) {
+                part.pieces.push(piece.clone());
+                part.data.extend_from_slice(bytes);
+            }
+            staging.take(&part)?;
+        }
+        Ok(staging.digest(number).is_some())
+    }
+}
