@@ -77,7 +77,7 @@ pub struct Plan {
 }
 
 /// zstd level over a wire: what the slave stores and what travels. In one host nothing travels.
-const DEFAULT_LEVEL: i32 = 3;
+const DEFAULT_LEVEL: i32 = 4;
 
 /// Validates what was typed.
 ///

@@ -80,7 +80,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout: u64,
 
-    /// zstd level from 1 to 19, 0 for none [default: 3 to another host, 0 on this one]
+    /// zstd level from 1 to 19, 0 for none [default: 4 to another host, 0 on this one]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
     pub compress_level: Option<i32>,
 

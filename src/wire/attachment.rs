@@ -2,11 +2,12 @@
 //! as what it is. Reversible: a run of lines is folded only where encoding it again gives the same bytes.
 //!
 //! ```text
-//! folded = { literal length, literal bytes, line length, decoded length, decoded bytes }*
+//! folded = { literal length, line length, decoded length }* literals decoded
 //! ```
 //!
-//! Lengths are LEB128 numbers. A line length of 0 says that no run follows this literal: the end. Each run is
-//! lines of equal length (RFC 2045: at most 76) and a last one that is no longer, each ended by a line feed.
+//! Lengths are LEB128 numbers. A line length of 0 says that no run follows this literal: the end of the table. Each
+//! run is lines of equal length (RFC 2045: at most 76) and a last one that is no longer, each ended by a line feed.
+//! What is text stands together, and what was decoded behind it: neither crowds the other out of the compressor's memory.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,26 +20,27 @@ const LINE: std::ops::RangeInclusive<usize> = 56..=124;
 
 /// Folds the base64 runs of `data`. `None` where there is nothing to gain.
 pub fn fold(data: &[u8]) -> Option<Vec<u8>> {
-    let mut folded = Vec::with_capacity(data.len());
+    let (mut table, mut literals, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
     let (mut literal, mut at) = (0, 0);
     while let Some(length) = data[at..].iter().position(|&byte| byte == b'\n') {
-        let Some((end, decoded)) = LINE.contains(&length).then(|| run(data, at, length)).flatten() else {
+        let Some((end, bytes)) = LINE.contains(&length).then(|| run(data, at, length)).flatten() else {
             at += length + 1;
             continue;
         };
-        put_number(&mut folded, at - literal);
-        folded.extend_from_slice(&data[literal..at]);
-        put_number(&mut folded, length);
-        put_number(&mut folded, decoded.len());
-        folded.extend_from_slice(&decoded);
+        put_number(&mut table, at - literal);
+        put_number(&mut table, length);
+        put_number(&mut table, bytes.len());
+        literals.extend_from_slice(&data[literal..at]);
+        decoded.extend_from_slice(&bytes);
         (literal, at) = (end, end);
     }
     if literal == 0 {
         return None;
     }
-    put_number(&mut folded, data.len() - literal);
-    folded.extend_from_slice(&data[literal..]);
-    put_number(&mut folded, 0);
+    put_number(&mut table, data.len() - literal);
+    put_number(&mut table, 0);
+    literals.extend_from_slice(&data[literal..]);
+    let folded = [table, literals, decoded].concat();
     (folded.len() < data.len()).then_some(folded)
 }
 
@@ -73,35 +75,47 @@ fn last_line(data: &[u8], at: usize, length: usize) -> Option<(usize, Vec<u8>)> 
 }
 
 /// Undoes [`fold`]. `None` where the bytes are not what it makes, or the result is not `length` bytes long.
-pub fn unfold(mut folded: &[u8], length: usize) -> Option<Vec<u8>> {
+pub fn unfold(folded: &[u8], length: usize) -> Option<Vec<u8>> {
+    let (parts, rest) = read_table(folded)?;
+    let text = parts.iter().map(|part| part.literal).sum();
+    let (mut literals, mut decoded) = rest.split_at_checked(text)?;
     let mut data = Vec::with_capacity(length);
-    loop {
-        let literal = take(&mut folded, length)?;
-        data.extend_from_slice(literal);
-        let line = take_number(&mut folded)?;
-        if line == 0 {
-            break;
-        }
-        if !LINE.contains(&line) || !line.is_multiple_of(4) {
+    for part in parts {
+        data.extend_from_slice(literals.split_off(..part.literal)?);
+        let run = decoded.split_off(..part.decoded)?;
+        if data.len() + run.len() > length {
             return None;
         }
-        let decoded = take(&mut folded, length)?;
-        if data.len() + decoded.len() > length {
-            return None;
-        }
-        for line in STANDARD.encode(decoded).as_bytes().chunks(line) {
+        for line in STANDARD.encode(run).as_bytes().chunks(part.line.max(1)) {
             data.extend_from_slice(line);
             data.push(b'\n');
         }
     }
-    (folded.is_empty() && data.len() == length).then_some(data)
+    (decoded.is_empty() && data.len() == length).then_some(data)
 }
 
-fn take<'a>(folded: &mut &'a [u8], most: usize) -> Option<&'a [u8]> {
-    let length = take_number(folded).filter(|&length| length <= most)?;
-    let (taken, rest) = folded.split_at_checked(length)?;
-    *folded = rest;
-    Some(taken)
+/// An entry of the table: so much text, and the run behind it.
+struct Part {
+    literal: usize,
+    /// 0 in the last one, behind which there is no run.
+    line: usize,
+    decoded: usize,
+}
+
+/// The table, and what stands behind it.
+fn read_table(mut folded: &[u8]) -> Option<(Vec<Part>, &[u8])> {
+    let mut parts = Vec::new();
+    loop {
+        let (literal, line) = (take_number(&mut folded)?, take_number(&mut folded)?);
+        if line == 0 {
+            parts.push(Part { literal, line, decoded: 0 });
+            return Some((parts, folded));
+        }
+        if !LINE.contains(&line) || !line.is_multiple_of(4) {
+            return None;
+        }
+        parts.push(Part { literal, line, decoded: take_number(&mut folded)? });
+    }
 }
 
 fn put_number(bytes: &mut Vec<u8>, mut number: usize) {

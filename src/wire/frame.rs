@@ -16,7 +16,7 @@ use std::io::{self, Read};
 /// Bytes before the payload.
 pub const HEADER: usize = 16;
 
-/// Longest payload: a block of one raw mebibyte that does not compress, with its table, fits four times.
+/// Longest payload: the largest block, where it does not compress, with its table.
 pub const MAX_PAYLOAD: usize = 4 << 20;
 
 /// Longest payload after decompression: a compressed list of changes; ten thousand long paths.
