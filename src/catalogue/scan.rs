@@ -183,9 +183,9 @@ impl<'a> Scanner<'a> {
             let mut diff = Diff { path: path.clone(), ..Diff::default() };
             match self.try_unit(path, rows, edit, &mut diff) {
                 Ok(()) => {}
-                Err(Glance::Gone) => return Ok(None),
-                Err(Glance::Catalogue(error)) => return Err(error),
-                Err(Glance::Unreadable(error)) => {
+                Err(NotRead::Gone) => return Ok(None),
+                Err(NotRead::Catalogue(error)) => return Err(error),
+                Err(NotRead::Unreadable(error)) => {
                     diff = Diff { path: path.clone(), failed: vec![error], ..Diff::default() };
                     return Ok(Some(diff));
                 }
@@ -291,7 +291,7 @@ impl<'a> Scanner<'a> {
         rows: &UnitRows,
         edit: &mut Edit<'_>,
         diff: &mut Diff,
-    ) -> std::result::Result<(), Glance> {
+    ) -> std::result::Result<(), NotRead> {
         let row = rows.directory.as_ref();
         let sight = self.sight(path, row, is_paged(path))?;
         let known = self.recorded(path, row, edit)?;
@@ -354,7 +354,7 @@ impl<'a> Scanner<'a> {
         path: &TreePath,
         row: Option<&Row>,
         edit: &mut Edit<'_>,
-    ) -> std::result::Result<Vec<Known>, Glance> {
+    ) -> std::result::Result<Vec<Known>, NotRead> {
         match row {
             Some(row) if !is_paged(path) => Ok(row.entries.clone()),
             Some(_) => Ok(edit.directory(path)?.map(entries).unwrap_or_default()),
@@ -363,10 +363,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Looks at a directory, and lists it where its record does not show what is in it.
-    fn sight(&self, path: &TreePath, row: Option<&Row>, checked: bool) -> std::result::Result<Sight, Glance> {
-        let stat = self.root.stat(path).map_err(Glance::from)?;
+    fn sight(&self, path: &TreePath, row: Option<&Row>, checked: bool) -> std::result::Result<Sight, NotRead> {
+        let stat = self.root.stat(path).map_err(NotRead::from)?;
         if stat.kind != FileKind::Directory {
-            return Err(Glance::Gone);
+            return Err(NotRead::Gone);
         }
         let mut look = stat.look();
         look.racy = is_racy(&stat);
@@ -378,7 +378,7 @@ impl<'a> Scanner<'a> {
         }
         let restat = before.is_some_and(|before| before.mtime == look.mtime && before.ctime != look.ctime);
         let expected = row.map_or(64, |row| row.count as usize + 64);
-        let (listing, xattrs) = self.root.list(path, expected).map_err(Glance::from)?;
+        let (listing, xattrs) = self.root.list(path, expected).map_err(NotRead::from)?;
         Ok(Sight {
             stat,
             look,
@@ -443,7 +443,7 @@ impl<'a> Scanner<'a> {
         rows: &UnitRows,
         edit: &mut Edit<'_>,
         diff: &mut Diff,
-    ) -> std::result::Result<(), Glance> {
+    ) -> std::result::Result<(), NotRead> {
         let [new, cur, tmp] = folder::PARTS.map(|part| path.child(part));
         let new_sight = self.sight(&new, rows.parts[0].as_ref(), true)?;
         let mut cur_sight = self.sight(&cur, rows.parts[1].as_ref(), true)?;
@@ -458,19 +458,19 @@ impl<'a> Scanner<'a> {
         self.messages([(&new, new_sight), (&cur, cur_sight)], edit, diff)
     }
 
-    fn tmp(&self, tmp: &TreePath, row: Option<&Row>, diff: &mut Diff) -> std::result::Result<(), Glance> {
+    fn tmp(&self, tmp: &TreePath, row: Option<&Row>, diff: &mut Diff) -> std::result::Result<(), NotRead> {
         if self.rules.filter.takes_from_tmp(tmp) {
             diff.subdirectories.push(tmp.clone());
             return Ok(());
         }
         // It may go with its folder at any moment.
-        match self.root.stat_if_there(tmp).map_err(Glance::from)? {
+        match self.root.stat_if_there(tmp).map_err(NotRead::from)? {
             None => Ok(()),
             Some(stat) => {
                 let look = stat.look();
                 let changed = row.is_none_or(|row| row.look.is_none_or(|old| old.ctime != look.ctime));
                 let xattrs = match changed {
-                    true => Some(self.root.xattrs(tmp).map_err(Glance::from)?),
+                    true => Some(self.root.xattrs(tmp).map_err(NotRead::from)?),
                     false => None,
                 };
                 let sight = Sight { stat, look, listing: None, at_once: true, xattrs, restat: false };
@@ -485,7 +485,7 @@ impl<'a> Scanner<'a> {
         mut parts: [(&TreePath, Sight); 2],
         edit: &mut Edit<'_>,
         diff: &mut Diff,
-    ) -> std::result::Result<(), Glance> {
+    ) -> std::result::Result<(), NotRead> {
         if parts.iter().all(|(_, sight)| sight.listing.is_none()) {
             return Ok(());
         }
@@ -846,20 +846,20 @@ enum Read {
     Moving,
 }
 
-/// Why a unit could not be looked at.
-enum Glance {
+/// Why a unit could not be read.
+enum NotRead {
     Gone,
     Unreadable(DiskError),
     Catalogue(CatalogueError),
 }
 
-impl From<DiskError> for Glance {
+impl From<DiskError> for NotRead {
     fn from(error: DiskError) -> Self {
         if error.is_not_found() { Self::Gone } else { Self::Unreadable(error) }
     }
 }
 
-impl From<CatalogueError> for Glance {
+impl From<CatalogueError> for NotRead {
     fn from(error: CatalogueError) -> Self {
         Self::Catalogue(error)
     }
