@@ -1,6 +1,7 @@
 //! Tests of the door to files.
 
 use super::*;
+use crate::maildir::entry::{Meta, Time, Xattr};
 
 fn path(text: &str) -> TreePath {
     TreePath::new(text.as_bytes()).expect("a good path")
