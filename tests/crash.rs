@@ -6,7 +6,7 @@
 mod tree;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tree::*;
 
@@ -217,23 +217,41 @@ const DAMAGES: [(&str, Damage); 5] = [
     }),
 ];
 
-/// The states can be rebuilt from the trees: a damaged one is, or the run says which file it cannot read. It loses
-/// nothing and boasts of nothing either way, and without both states a comparison brings all in sync.
-#[test]
-fn a_damaged_state_is_rebuilt_or_named_and_nothing_is_lost() {
+/// The states of both ends, by the names under which they are saved.
+fn states_of(pair: &Pair) -> [(&'static str, PathBuf); 2] {
+    [("near", pair.state.clone()), ("far", pair.mirror.join(".mailtwin"))]
+}
+
+/// A pair in sync, and where its states are saved.
+fn pair_with_saved_states() -> (Pair, PathBuf) {
     let pair = Pair::new();
     make_scenario(&pair.source);
     pair.sync_and_settle();
     let saved = pair.path("saved");
     fs::create_dir(&saved).expect("a directory");
-    copy_tree(&pair.state, &saved.join("near"));
-    copy_tree(&pair.mirror.join(".mailtwin"), &saved.join("far"));
-    for (place, state) in [("near", pair.state.clone()), ("far", pair.mirror.join(".mailtwin"))] {
+    for (place, state) in states_of(&pair) {
+        copy_tree(&state, &saved.join(place));
+    }
+    (pair, saved)
+}
+
+/// Has both ends as they were saved.
+fn put_back(pair: &Pair, saved: &Path) {
+    forget(&pair.state, &pair.mirror.join(".mailtwin"));
+    for (place, state) in states_of(pair) {
+        copy_tree(&saved.join(place), &state);
+    }
+}
+
+/// The states can be rebuilt from the trees: a damaged one is, or the run says which file it cannot read. It loses
+/// nothing and boasts of nothing either way, and without both states a comparison brings all in sync.
+#[test]
+fn a_damaged_state_is_rebuilt_or_named_and_nothing_is_lost() {
+    let (pair, saved) = pair_with_saved_states();
+    for (place, state) in states_of(&pair) {
         for name in files_in(&saved.join(place)) {
             for (damage, apply) in DAMAGES {
-                forget(&pair.state, &pair.mirror.join(".mailtwin"));
-                copy_tree(&saved.join("near"), &pair.state);
-                copy_tree(&saved.join("far"), &pair.mirror.join(".mailtwin"));
+                put_back(&pair, &saved);
                 let content = fs::read(state.join(&name)).expect("it is there");
                 fs::write(state.join(&name), apply(&content)).expect("damaged");
                 a_damage_is_survived(&pair, &format!("{} {damage}", state.join(&name).display()));
@@ -246,21 +264,13 @@ fn a_damaged_state_is_rebuilt_or_named_and_nothing_is_lost() {
 #[test]
 fn a_catalogue_damaged_anywhere_is_rebuilt_or_named_and_nothing_is_lost() {
     let places = if full_sweep() { 2000 } else { 60 };
-    let pair = Pair::new();
-    make_scenario(&pair.source);
-    pair.sync_and_settle();
-    let saved = pair.path("saved");
-    fs::create_dir(&saved).expect("a directory");
-    copy_tree(&pair.state, &saved.join("near"));
-    copy_tree(&pair.mirror.join(".mailtwin"), &saved.join("far"));
-    for (place, state) in [("near", pair.state.clone()), ("far", pair.mirror.join(".mailtwin"))] {
+    let (pair, saved) = pair_with_saved_states();
+    for (place, state) in states_of(&pair) {
         let files = files_in(&saved.join(place));
         let name = files.iter().find(|name| name.ends_with("catalogue")).expect("a catalogue");
         let content = fs::read(saved.join(place).join(name)).expect("it is there");
         for number in 0..places {
-            forget(&pair.state, &pair.mirror.join(".mailtwin"));
-            copy_tree(&saved.join("near"), &pair.state);
-            copy_tree(&saved.join("far"), &pair.mirror.join(".mailtwin"));
+            put_back(&pair, &saved);
             let at = content.len() * number / places;
             let mut content = content.clone();
             content[at..].iter_mut().take(64).for_each(|byte| *byte = !*byte);

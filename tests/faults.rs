@@ -6,6 +6,8 @@ mod tree;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::Range;
+use std::path::PathBuf;
 
 use tree::*;
 
@@ -137,6 +139,48 @@ fn a_disk_that_is_full_from_the_start_is_named_and_nothing_is_claimed() {
     }
 }
 
+/// Where a script mounts a disk for the mirror: the disk's place, messages that arrive while it runs, and what it
+/// writes down.
+struct Stage {
+    disk: PathBuf,
+    more: PathBuf,
+    out: PathBuf,
+}
+
+impl Stage {
+    /// Makes the places; messages with these numbers, each so long, are to arrive.
+    fn set(pair: &mut Pair, arriving: Range<u64>, length: usize) -> Self {
+        let stage = Self { disk: pair.path("disk"), more: pair.path("more"), out: pair.path("out") };
+        pair.mirror = stage.disk.join("mirror");
+        for directory in [&stage.more, &stage.out] {
+            fs::create_dir(directory).expect("a directory");
+        }
+        for number in arriving {
+            let name = format!("{}.M1P1.mx", 1_700_000_000 + number);
+            fs::write(stage.more.join(name), noise(number, length)).expect("a message");
+        }
+        stage
+    }
+
+    /// Runs a script that finds these places, and its `own` settings, in its environment.
+    fn play(&self, script: &str, pair: &Pair, own: &[(&str, &OsStr)]) -> Run {
+        let places: [(&str, &OsStr); 7] = [
+            ("SRC", pair.source.as_os_str()),
+            ("DISK", self.disk.as_os_str()),
+            ("DEST", pair.mirror.as_os_str()),
+            ("MORE", self.more.as_os_str()),
+            ("OUT", self.out.as_os_str()),
+            ("BINARY", OsStr::new(BINARY)),
+            ("MAILTWIN_STATE", pair.state.as_os_str()),
+        ];
+        in_a_namespace(script, &[&places, own].concat())
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.out.join(name)).expect("it was written")
+    }
+}
+
 /// A file system of its own that is really too small, until something else on it is removed. What it holds can only be
 /// seen in that namespace: the comparisons are made there, by rsync and cmp.
 const FILL_A_REAL_DISK: &str = r#"set -u
@@ -165,33 +209,13 @@ fn survives_a_disk_that_is_really_full(room: &str, ballast: &str, length: usize)
     for number in 0..20 {
         folder.deliver(number, &noise(number, length));
     }
-    let (disk, more, out) = (pair.path("disk"), pair.path("more"), pair.path("out"));
-    pair.mirror = disk.join("mirror");
-    for directory in [&more, &out] {
-        fs::create_dir(directory).expect("a directory");
-    }
-    for number in 100..400 {
-        let body = noise(number, length);
-        fs::write(more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)), body).expect("a message");
-    }
-    let environment: [(&str, &OsStr); 9] = [
-        ("ROOM", OsStr::new(room)),
-        ("BALLAST", OsStr::new(ballast)),
-        ("SRC", pair.source.as_os_str()),
-        ("DISK", disk.as_os_str()),
-        ("DEST", pair.mirror.as_os_str()),
-        ("MORE", more.as_os_str()),
-        ("OUT", out.as_os_str()),
-        ("BINARY", OsStr::new(BINARY)),
-        ("MAILTWIN_STATE", pair.state.as_os_str()),
-    ];
-    let run = in_a_namespace(FILL_A_REAL_DISK, &environment);
+    let stage = Stage::set(&mut pair, 100..400, length);
+    let run = stage.play(FILL_A_REAL_DISK, &pair, &[("ROOM", OsStr::new(room)), ("BALLAST", OsStr::new(ballast))]);
     assert_ne!(run.code(), Some(90), "a mount namespace is needed: {}", run.story());
     let run = run.ended_with(0);
     assert!(run.stdout.is_empty(), "lost, or not equal in the end: {}", run.story());
-    let read = |name: &str| fs::read_to_string(out.join(name)).expect("it was written");
-    assert_eq!((read("code-full").trim(), read("code-still-full").trim()), ("1", "1"));
-    let said = read("said-full");
+    assert_eq!((stage.read("code-full").trim(), stage.read("code-still-full").trim()), ("1", "1"));
+    let said = stage.read("said-full");
     assert!(said.contains(&pair.mirror.display().to_string()) && said.contains("full"), "{said}");
 }
 
@@ -354,31 +378,11 @@ fn contents_whose_sync_failed_are_written_anew_before_they_are_acknowledged() {
     let mut pair = Pair::new();
     let folder = Folder::create(&pair.source);
     folder.deliver(0, &noise(0, 100_000));
-    let (disk, more, out) = (pair.path("disk"), pair.path("more"), pair.path("out"));
-    pair.mirror = disk.join("mirror");
-    for directory in [&more, &out] {
-        fs::create_dir(directory).expect("a directory");
-    }
-    for number in 100..300 {
-        let body = noise(number, 100_000);
-        fs::write(more.join(format!("{}.M1P1.mx", 1_700_000_000 + number)), body).expect("a message");
-    }
-    let store = pair.path("store");
-    let environment: [(&str, &OsStr); 8] = [
-        ("STORE", store.as_os_str()),
-        ("SRC", pair.source.as_os_str()),
-        ("DISK", disk.as_os_str()),
-        ("DEST", pair.mirror.as_os_str()),
-        ("MORE", more.as_os_str()),
-        ("OUT", out.as_os_str()),
-        ("BINARY", OsStr::new(BINARY)),
-        ("MAILTWIN_STATE", pair.state.as_os_str()),
-    ];
-    let run = in_a_namespace(A_DISK_THAT_FORGETS, &environment);
+    let stage = Stage::set(&mut pair, 100..300, 100_000);
+    let run = stage.play(A_DISK_THAT_FORGETS, &pair, &[("STORE", pair.path("store").as_os_str())]);
     assert!(!matches!(run.code(), Some(90..=96)), "a mount namespace and a loop device are needed: {}", run.story());
     let run = run.ended_with(0);
-    let read = |name: &str| fs::read_to_string(out.join(name)).expect("it was written");
-    assert_eq!(read("code-full").trim(), "1", "{}", read("said-full"));
+    assert_eq!(stage.read("code-full").trim(), "1", "{}", stage.read("said-full"));
     let lost = run.printed();
     let lost: Vec<&str> = lost.lines().filter(|line| !line.is_empty()).collect();
     assert!(lost.is_empty(), "{} of 201 messages lost, such as\n{}", lost.len(), lost[0]);

@@ -359,25 +359,35 @@ fn run_into_a_cut_at_a_step(pair: &Pair, disk: &Disk, numbers: &mut Numbers) -> 
     run.code() != Some(0)
 }
 
+/// A pair, and beside it a disk for a part of it; `None` where nothing can be mounted.
+fn pair_beside_a_disk(what: &str, kind: FileSystem, make: fn() -> Pair) -> Option<(Pair, Disk)> {
+    can_mount(&format!("{what} on {kind:?}")).then(|| {
+        let pair = make();
+        let disk = Disk::new(&pair, kind);
+        (pair, disk)
+    })
+}
+
+/// What a run that is to be cut has to do: a first copy, and a round of changes, in turn. What was there is durable.
+fn give_work(pair: &Pair, disk: &Disk, number: u64) {
+    if number.is_multiple_of(2) {
+        forget_the_mirror(pair);
+    } else {
+        change_scenario(&pair.source, number / 2);
+    }
+    disk.sync();
+}
+
 /// Cuts the slave's power again and again, in first copies and in rounds of changes.
 fn slave_survives_power_cuts(kind: FileSystem) {
-    if !can_mount(&format!("power cuts of a slave on {kind:?}")) {
-        return;
-    }
-    let mut pair = recorded_pair();
-    let disk = Disk::new(&pair, kind);
+    let Some((mut pair, disk)) = pair_beside_a_disk("power cuts of a slave", kind, recorded_pair) else { return };
     pair.mirror = disk.place.join("mirror");
     make_scenario(&pair.source);
     let seed = seed();
     let mut numbers = Numbers::seeded(seed);
     let (mut interrupted, mut acknowledged) = (0, 0);
     for number in 0..cuts() as u64 {
-        if number % 2 == 0 {
-            forget_the_mirror(&pair);
-        } else {
-            change_scenario(&pair.source, number / 2);
-        }
-        disk.sync();
+        give_work(&pair, &disk, number);
         let before = files_of(&pair.mirror);
         let after = format!("power cut {number} of {kind:?}, MAILTWIN_SEED={seed}");
         let typical = Duration::from_millis(if number % 2 == 0 { 250 } else { 120 });
@@ -408,11 +418,9 @@ fn a_slave_on_xfs_loses_nothing_acknowledged_when_its_power_is_cut() {
 
 /// Exit code 0, and the power goes at once: `cp`, `rsync` and the like lose everything here.
 fn loses_nothing_after_a_good_end(kind: FileSystem) {
-    if !can_mount(&format!("power cuts right after a good end on {kind:?}")) {
+    let Some((mut pair, disk)) = pair_beside_a_disk("power cuts right after a good end", kind, Pair::new) else {
         return;
-    }
-    let mut pair = Pair::new();
-    let disk = Disk::new(&pair, kind);
+    };
     pair.mirror = disk.place.join("mirror");
     make_scenario(&pair.source);
     for round in 0..4 {
@@ -440,11 +448,7 @@ fn no_message_of_a_good_run_is_lost_when_the_power_of_xfs_goes_at_once() {
 
 /// Cuts the master's power: its state is on the disk. What was acknowledged is not sent again.
 fn master_survives_power_cuts(kind: FileSystem) {
-    if !can_mount(&format!("power cuts of a master on {kind:?}")) {
-        return;
-    }
-    let mut pair = recorded_pair();
-    let disk = Disk::new(&pair, kind);
+    let Some((mut pair, disk)) = pair_beside_a_disk("power cuts of a master", kind, recorded_pair) else { return };
     pair.state = disk.place.join("state");
     make_scenario(&pair.source);
     let seed = seed();
@@ -454,12 +458,7 @@ fn master_survives_power_cuts(kind: FileSystem) {
         if number >= cuts() as u64 / 2 && interrupted > 0 {
             break;
         }
-        if number % 2 == 0 {
-            forget_the_mirror(&pair);
-        } else {
-            change_scenario(&pair.source, number / 2);
-        }
-        disk.sync();
+        give_work(&pair, &disk, number);
         let after = format!("power cut {number} of a master on {kind:?}, MAILTWIN_SEED={seed}");
         let typical = Duration::from_millis(150);
         interrupted += usize::from(run_into_a_cut(&pair, &disk, Cut::Master, &mut numbers, typical));
