@@ -15,7 +15,7 @@ use super::directory::{self, Directory, Row, is_paged};
 use super::edit::Edit;
 use super::filter::Filter;
 use super::store::CatalogueError;
-use crate::disk::{DiskError, FileKind, Root, Stat};
+use crate::disk::{Dirent, DiskError, FileKind, Root, Stat};
 use crate::maildir::entry::{Entry, Kind, Known, Mark};
 use crate::maildir::folder::{self, SetKind};
 use crate::path::{Name, TreePath};
@@ -228,4 +228,26 @@ fn kind_of(entry: &Entry) -> FileKind {
 pub fn mark(stat: &Stat) -> Mark {
     let size = if stat.kind == FileKind::File { stat.size } else { 0 };
     Mark { size, mtime: stat.mtime }
+}
+
+/// Walks what is recorded and what was seen, both in order of name, side by side.
+fn merge<'a>(
+    known: impl Iterator<Item = &'a Known>,
+    seen: Vec<Dirent>,
+    mut each: impl FnMut(Option<&'a Known>, Option<Dirent>),
+) {
+    let (mut known, mut seen) = (known.peekable(), seen.into_iter().peekable());
+    loop {
+        let order = match (known.peek(), seen.peek()) {
+            (None, None) => return,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(known), Some(seen)) => known.entry.name.cmp(&seen.name),
+        };
+        match order {
+            std::cmp::Ordering::Less => each(known.next(), None),
+            std::cmp::Ordering::Equal => each(known.next(), seen.next()),
+            std::cmp::Ordering::Greater => each(None, seen.next()),
+        }
+    }
 }

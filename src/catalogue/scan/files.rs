@@ -3,7 +3,7 @@
 //! Files of plain directories are looked at one by one, messages only where their folder gives a reason.
 
 use super::sight::{Sight, is_racy};
-use super::{Diff, Found, Scanner, chase, kind_of, mark};
+use super::{Diff, Found, Scanner, chase, kind_of, mark, merge};
 use crate::disk::{Dirent, FileKind, Stat};
 use crate::maildir::entry::{Kind, Known, Local, Time};
 use crate::maildir::folder;
@@ -23,13 +23,14 @@ impl Scanner<'_> {
         diff: &mut Diff,
     ) {
         let mut vanished = Vec::new();
-        let seen: Vec<(Name, FileKind)> = names.to_vec();
-        merge_names(known, seen, |known, seen| match (known, seen) {
-            (Some(known), Some((_, kind))) => self.examine_one(path, known, kind, diff),
+        let entry_of = |(name, kind): &(Name, FileKind)| Dirent { name: name.clone(), ino: 0, kind: Some(*kind) };
+        let mut seen: Vec<Dirent> = names.iter().map(entry_of).collect();
+        seen.sort_by(|a, b| a.name.cmp(&b.name));
+        merge(known.iter(), seen, |known, seen| match (known, seen) {
+            (Some(known), Some(Dirent { kind: Some(kind), .. })) => self.examine_one(path, known, kind, diff),
             (Some(known), None) => vanished.push((path.join(&known.entry.name), known.clone())),
-            (None, Some((name, kind))) if kind != FileKind::Directory => {
-                let entry = Dirent { name, ino: 0, kind: Some(kind) };
-                self.appeared(path.join(&entry.name), &entry, None, diff);
+            (None, Some(seen)) if seen.kind != Some(FileKind::Directory) => {
+                self.appeared(path.join(&seen.name), &seen, None, diff);
             }
             _ => {}
         });
@@ -164,28 +165,6 @@ impl Scanner<'_> {
                 true => diff.vanished.push((path, known)),
                 false => diff.forgotten.push(path),
             }
-        }
-    }
-}
-
-fn merge_names(
-    known: &[Known],
-    mut seen: Vec<(Name, FileKind)>,
-    mut each: impl FnMut(Option<&Known>, Option<(Name, FileKind)>),
-) {
-    seen.sort_by(|a, b| a.0.cmp(&b.0));
-    let (mut known, mut seen) = (known.iter().peekable(), seen.into_iter().peekable());
-    loop {
-        let order = match (known.peek(), seen.peek()) {
-            (None, None) => return,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(known), Some(seen)) => known.entry.name.cmp(&seen.0),
-        };
-        match order {
-            std::cmp::Ordering::Less => each(known.next(), None),
-            std::cmp::Ordering::Equal => each(known.next(), seen.next()),
-            std::cmp::Ordering::Greater => each(None, seen.next()),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! listing and looking is chased.
 
 use super::sight::Sight;
-use super::{Diff, NotRead, Renamed, Scanner, UnitRows, mark};
+use super::{Diff, NotRead, Renamed, Scanner, UnitRows, mark, merge};
 use crate::catalogue::directory::Row;
 use crate::catalogue::edit::Edit;
 use crate::disk::{Dirent, DiskError, FileKind, Root};
@@ -221,26 +221,4 @@ fn drop_seen_twice(parts: &mut [(&TreePath, Sight); 2]) {
     let in_cur: std::collections::HashSet<(u64, &[u8])> =
         cur.iter().map(|entry| (entry.ino, name::base(entry.name.as_bytes()))).collect();
     new.retain(|entry| !in_cur.contains(&(entry.ino, name::base(entry.name.as_bytes()))));
-}
-
-/// Walks two lists in order of name, side by side.
-fn merge<'a>(
-    known: impl Iterator<Item = &'a Known>,
-    seen: Vec<Dirent>,
-    mut each: impl FnMut(Option<&'a Known>, Option<Dirent>),
-) {
-    let (mut known, mut seen) = (known.peekable(), seen.into_iter().peekable());
-    loop {
-        let order = match (known.peek(), seen.peek()) {
-            (None, None) => return,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(known), Some(seen)) => known.entry.name.cmp(&seen.name),
-        };
-        match order {
-            std::cmp::Ordering::Less => each(known.next(), None),
-            std::cmp::Ordering::Equal => each(known.next(), seen.next()),
-            std::cmp::Ordering::Greater => each(None, seen.next()),
-        }
-    }
 }
