@@ -467,6 +467,48 @@ fn a_file_that_grows_all_the_time_arrives_as_it_was_at_some_moment() {
 }
 
 #[test]
+fn a_message_does_not_arrive_without_the_control_file_that_is_written_all_the_time() {
+    let pair = Pair::new();
+    let folder = Folder::create(&pair.source.join("mailbox"));
+    let mirrored = pair.mirror.join("mailbox");
+    folder.write_keywords(&["$Old"]);
+    pair.sync(&[]);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for moment in 0.. {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                set_modified(
+                    &folder.control("dovecot-keywords"),
+                    1_700_000_000 + moment / 1_000_000_000,
+                    (moment % 1_000_000_000) as u32,
+                );
+            }
+        });
+        let _ending = Ending(&over);
+        // The writer may be held up for as long as a look takes: then there is nothing to see, and the next round tells.
+        for number in 0..50 {
+            let message = folder.file(number, "Sb", format!("message {number}").as_bytes());
+            folder.write_keywords(&["$Old", &format!("$New{number}")]);
+            let run = pair.try_sync(&[]);
+            let has_message = mirrored.join("cur").join(message.file_name().expect("a name")).exists();
+            let keywords = fs::read_to_string(mirrored.join("dovecot-keywords")).expect("the keywords");
+            assert_eq!(has_message, keywords.contains(&format!("$New{number}\n")), "{}", run.story());
+            if !has_message {
+                assert_eq!(run.code(), Some(23), "{}", run.story());
+                assert!(run.story().contains("dovecot-keywords"), "{}", run.story());
+                return;
+            }
+        }
+        panic!("the control file was never seen while it was written");
+    });
+    pair.sync(&[]);
+    assert_mirrored(&pair);
+}
+
+#[test]
 fn files_and_directories_that_come_and_go_stop_nothing() {
     let pair = Pair::of_files();
     fs::write(pair.source.join("stays"), "stays").expect("a file");

@@ -109,8 +109,10 @@ impl<'a> Scanner<'a> {
                     return Ok(Some(diff));
                 }
             }
-            // A uidlist is not whole for as long as its writer takes: look again, a moment later.
-            std::thread::sleep(if diff.odd { WRITING } else { std::time::Duration::ZERO });
+            // A control file is not whole for as long as its writer takes: look again, a moment later.
+            if diff.odd || !diff.torn.is_empty() {
+                std::thread::sleep(WRITING);
+            }
         }
         Ok(None)
     }

@@ -29,12 +29,13 @@ impl Root {
     pub fn set_meta(&self, path: &TreePath, meta: &Meta) -> Result<bool> {
         let set = || -> io::Result<bool> {
             let fd = self.open_for_meta(path)?;
-            step()?;
             let now = stat_at(fd.as_fd(), b"")?;
             let owned = set_owner(fd.as_fd(), &now, meta)?;
+            step()?;
             sys::fchmod(&fd, mode_bits(meta.mode))?;
             set_xattrs(fd.as_fd(), &meta.xattrs)?;
             if let Some(mtime) = meta.mtime {
+                step()?;
                 sys::futimens(&fd, &timestamps(mtime))?;
             }
             Ok(owned)
@@ -53,14 +54,15 @@ impl Root {
             if !meta.xattrs.is_empty() {
                 return self.set_meta(path, meta).map_err(|error| error.source);
             }
-            step()?;
             let owned = set_fresh_owner(directory.as_fd(), name.as_bytes(), meta)?;
             // A changed owner takes set-id bits away, so the mode comes after it.
             if meta.mode != created {
+                step()?;
                 sys::chmodat(&*directory, name.as_bytes(), mode_bits(meta.mode), AtFlags::empty())?;
             }
             if let Some(mtime) = meta.mtime {
                 let follow = AtFlags::SYMLINK_NOFOLLOW;
+                step()?;
                 sys::utimensat(&*directory, name.as_bytes(), &timestamps(mtime), follow)?;
             }
             Ok(owned)
@@ -75,10 +77,10 @@ impl Root {
     pub fn set_link_meta(&self, path: &TreePath, meta: &Meta) -> Result<bool> {
         let set = || -> io::Result<bool> {
             let (directory, name) = self.at(path)?;
-            step()?;
             let owned = set_fresh_owner(directory.as_fd(), name.as_bytes(), meta)?;
             if let Some(mtime) = meta.mtime {
                 let follow = AtFlags::SYMLINK_NOFOLLOW;
+                step()?;
                 sys::utimensat(&*directory, name.as_bytes(), &timestamps(mtime), follow)?;
             }
             Ok(owned)
@@ -172,9 +174,11 @@ fn all_xattr_names(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 fn set_xattrs(fd: BorrowedFd<'_>, wanted: &[Xattr]) -> io::Result<()> {
     let present = read_xattrs(fd)?;
     for xattr in present.iter().filter(|old| !wanted.iter().any(|new| new.name == old.name)) {
+        step()?;
         sys::fremovexattr(fd, xattr.name.as_slice())?;
     }
     for xattr in wanted.iter().filter(|new| !present.contains(new)) {
+        step()?;
         match sys::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, sys::XattrFlags::empty()) {
             Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {}
             other => other?,
@@ -192,6 +196,7 @@ fn set_owner(fd: BorrowedFd<'_>, now: &Stat, meta: &Meta) -> io::Result<bool> {
         return Ok(true);
     }
     let (uid, gid) = ids(meta);
+    step()?;
     match sys::fchown(fd, uid, gid) {
         Err(Errno::PERM) => {
             // The group may still be one of ours, as rsync tries too.
@@ -208,6 +213,7 @@ fn set_fresh_owner(directory: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> io::R
         return Ok(true);
     }
     let (uid, gid) = ids(meta);
+    step()?;
     match sys::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::PERM) => {
             let _ = sys::chownat(directory, name, None, gid, AtFlags::SYMLINK_NOFOLLOW);

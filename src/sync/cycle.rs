@@ -250,7 +250,10 @@ impl<'a, 't> Cycle<'a, 't> {
         if diff.path.is_root() {
             self.root_is_empty = diff.listed > 0 && !diff.vanished.is_empty() && self.is_bare(&diff)?;
         }
-        if diff.uncertain || !diff.failed.is_empty() || !diff.torn.is_empty() {
+        if !diff.torn.is_empty() {
+            diff = diff.left_for_later();
+        }
+        if diff.uncertain || !diff.failed.is_empty() {
             // Not everything was seen: what is missing proves nothing, and the next cycle looks again.
             diff.vanished.clear();
             diff.looks.clear();
@@ -276,10 +279,8 @@ impl<'a, 't> Cycle<'a, 't> {
             self.problem(error.path.clone(), format!("{}: {}", error.operation, error.source));
         }
         for path in &diff.torn {
-            if self.warned.insert(path.clone()) {
-                let reason = "is being written, or is not whole: the folder is left as it was for this run";
-                self.monitor.event(Event::Note(format!("{}: {reason}", self.options.root.show(path))));
-            }
+            let reason = "it was being written all the time: its folder is left as it was; the next run tries again";
+            self.problem(self.options.root.show(path), reason.to_owned());
         }
         for path in &diff.special {
             if self.warned.insert(path.clone()) {

@@ -78,4 +78,11 @@ impl Diff {
             && self.forgotten.is_empty()
             && self.metadata.is_empty()
     }
+
+    /// The directories alone. Messages go with their control files or not at all (I2), so where one of these cannot
+    /// be had the folder waits; what lies beneath it need not.
+    pub fn left_for_later(self) -> Self {
+        let Self { path, directories, new_directories, subdirectories, listed, special, failed, torn, .. } = self;
+        Self { path, directories, new_directories, subdirectories, listed, special, failed, torn, ..Self::default() }
+    }
 }

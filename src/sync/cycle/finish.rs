@@ -11,7 +11,7 @@ use crate::maildir::folder;
 use crate::monitor::Event;
 use crate::path::TreePath;
 use crate::sync::plan::{self, Step};
-use crate::sync::read::{Answer, Content, Outcome, Output, Shipped};
+use crate::sync::read::{Answer, Content, Outcome, Output, Shipped, WHOLE_MAX};
 use crate::sync::{SyncError, staging};
 use crate::wire::block::{self, Block, Piece};
 use std::collections::VecDeque;
@@ -235,16 +235,26 @@ impl Cycle<'_, '_> {
     }
 
     /// Reads a small file on this thread and ships it raw: where a shortcut turned out not to lead anywhere.
+    /// A large one goes to the readers, which take no shortcut for it.
     fn ship_now(&mut self, mut found: Found, mut meta: Meta, group: u64, changes: &mut Vec<Change>) -> Result<()> {
         use std::io::Read;
         use std::os::fd::AsFd;
+        if found.stat.size > WHOLE_MAX {
+            let request = self.request(&mut found)?;
+            let answer = self.pool.submit(vec![request]);
+            let read = self.take_answers(vec![answer])?;
+            for (found, outcome) in read {
+                self.finish_content(found, outcome, changes)?;
+            }
+            return Ok(());
+        }
         let path = found.path.clone();
         let mut bytes = Vec::new();
         let opened = self.options.root.open_file(&path);
         let read = opened.and_then(|file| {
             let failed = |source| DiskError { operation: "cannot read", path: self.options.root.show(&path), source };
             meta.xattrs = disk::read_xattrs(file.as_fd()).map_err(failed)?;
-            file.take(64 << 20).read_to_end(&mut bytes).map_err(failed)
+            file.take(2 * WHOLE_MAX).read_to_end(&mut bytes).map_err(failed)
         });
         if let Err(error) = read {
             self.unread.push(path);

@@ -115,7 +115,7 @@ impl Cycle<'_, '_> {
         Ok(answers)
     }
 
-    fn request(&mut self, found: &mut Found) -> Result<Request> {
+    pub(super) fn request(&mut self, found: &mut Found) -> Result<Request> {
         let is_message = folder::is_message(self.options.rules.kind, &found.path);
         let sign = self.options.ships && read::is_worth_signing(&found.path, is_message, found.stat.size);
         let before = found.known.as_ref().and_then(|known| known.entry.file()).map(|file| file.digest);
