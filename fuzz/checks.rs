@@ -115,13 +115,15 @@ pub fn replay(log: &[u8]) -> Vec<usize> {
         std::fs::write(directory.path().join("segment"), log).expect("writes");
         let state = Root::open(directory.path()).expect("opens");
         match Replay::open(&state) {
-            Ok(Some(mut replay)) => std::iter::from_fn(|| whole(replay.next_batch()))
-                .map(|batch| {
-                    batch.blocks.iter().for_each(|payload| block(payload));
+            Ok(Some(mut replay)) => {
+                let mut lengths = Vec::new();
+                while let Some(batch) = whole(replay.next_batch()) {
+                    batch.blocks.iter().for_each(|&at| block(&replay.block(at).expect("was whole when it was passed")));
                     batch.changes.iter().for_each(|change| is_beneath_the_root(change.path()));
-                    batch.changes.len()
-                })
-                .collect(),
+                    lengths.push(batch.changes.len());
+                }
+                lengths
+            }
             Ok(None) | Err(SegmentError::Version(_)) => Vec::new(),
             Err(error) => panic!("the disk is well: {error}"),
         }

@@ -4,4 +4,5 @@
 //! commits behind a header. mailtwin-segment(7) describes it byte by byte. A standby without restore points
 //! keeps a segment no longer than recovery needs it.
 
+pub mod history;
 pub mod segment;

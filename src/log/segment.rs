@@ -1,20 +1,27 @@
 //! Appending to the segment, and reading it again after a crash.
 
 use crate::disk::{DiskError, Root, Writer};
-use crate::id::{Epoch, Position, SetId};
+use crate::id::{Digest, Epoch, Position, SetId};
 use crate::maildir::change::Change;
+use crate::maildir::entry::Time;
 use crate::path::TreePath;
-use crate::wire::frame::{Frame, FrameError};
-use crate::wire::message::{Message, MessageError};
+use crate::wire::frame::{self, Frame, FrameError};
+use crate::wire::message::{BLOCK, Message, MessageError};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
 
-/// Kind byte of the header frame; kinds below 64 are messages.
+/// Kinds of frames that only the log has; kinds below 64 are messages.
 const HEADER: u8 = 64;
+const MOMENT: u8 = 65;
+const FOUND: u8 = 66;
 
 /// The version of the format that this program writes.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+
+/// Changes in one frame.
+const CHANGES: usize = 1000;
 
 /// The first frame of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,10 +42,12 @@ pub struct Header {
 pub struct Segment {
     writer: Writer,
     unsynced: bool,
+    /// Bytes appended.
+    pub length: u64,
 }
 
 /// Where the segment is, in the slave's state directory.
-fn path() -> TreePath {
+pub(super) fn path() -> TreePath {
     TreePath::root().child("segment")
 }
 
@@ -49,7 +58,7 @@ impl Segment {
     /// Where the disk refuses.
     pub fn create(state: &Root, set: SetId, epoch: Epoch, after: Position) -> Result<Self, DiskError> {
         let writer = state.create(&path(), 0o600)?;
-        let mut segment = Self { writer, unsynced: true };
+        let mut segment = Self { writer, unsynced: true, length: 0 };
         let header = Header { version: VERSION, minimum_reader: VERSION, set, epoch, after };
         let payload = postcard::to_stdvec(&header).unwrap_or_default();
         segment.append(&Frame::plain(HEADER, payload))?;
@@ -64,7 +73,28 @@ impl Segment {
     pub fn append(&mut self, frame: &Frame) -> Result<(), DiskError> {
         let (header, payload) = frame.parts();
         self.unsynced = true;
-        self.writer.write(&[&header[..], payload].concat())
+        self.writer.write(&[&header[..], payload].concat())?;
+        self.length += frame.length();
+        Ok(())
+    }
+
+    /// Appends a batch, behind the blocks of its contents. `position` is `None` for what was found changed on the
+    /// mirror itself: it is history, and no batch of the master's.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn batch(&mut self, moment: Time, position: Option<Position>, changes: &[Change]) -> Result<(), SegmentError> {
+        for part in changes.chunks(CHANGES) {
+            self.append(&Message::Changes(part.to_vec()).frame()?)?;
+        }
+        let encode = |value: &Time| postcard::to_stdvec(value).unwrap_or_default();
+        self.append(&Frame::plain(MOMENT, encode(&moment)))?;
+        let count = changes.len() as u64;
+        let end = match position {
+            Some(position) => Message::Commit(position, count).frame()?,
+            None => Frame::plain(FOUND, postcard::to_stdvec(&count).unwrap_or_default()),
+        };
+        Ok(self.append(&end)?)
     }
 
     /// Makes what was appended durable.
@@ -76,6 +106,25 @@ impl Segment {
             self.writer.sync()?;
         }
         Ok(())
+    }
+
+    /// Closes the segment of a state directory: what stands behind its last whole batch is cut off. `false` where it
+    /// has no batch.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn close(state: &Root) -> Result<bool, SegmentError> {
+        let Some(mut replay) = Replay::open_at(state, &path(), true)? else { return Ok(false) };
+        while replay.next_batch()?.is_some() {}
+        if replay.whole == 0 {
+            return Ok(false);
+        }
+        let writer = state.open_or_create(&path())?;
+        if replay.whole < replay.length {
+            writer.set_length(replay.whole)?;
+        }
+        writer.sync()?;
+        Ok(true)
     }
 
     /// Whether a run left a segment, however short.
@@ -101,12 +150,14 @@ impl Segment {
 /// A batch as the segment has it.
 #[derive(Debug)]
 pub struct Batch {
-    /// Its position.
-    pub position: Position,
+    /// Its position; `None` where it tells what was found changed on the mirror itself.
+    pub position: Option<Position>,
+    /// When the slave wrote it, by its own clock; `None` in segments of format 1.
+    pub moment: Option<Time>,
     /// What it does.
     pub changes: Vec<Change>,
-    /// Payloads of the blocks that came before it, where they were logged.
-    pub blocks: Vec<Vec<u8>>,
+    /// Where the blocks stand that came before it, for [`Replay::block`].
+    pub blocks: Vec<u64>,
 }
 
 /// Why a segment cannot be replayed.
@@ -127,10 +178,25 @@ pub enum SegmentError {
 /// acknowledged.
 pub struct Replay {
     input: BufReader<File>,
+    /// For what is read out of turn.
+    file: File,
+    at: u64,
+    length: u64,
+    /// Blocks are passed over unread.
+    skips: bool,
+    chain: blake3::Hasher,
+    /// Where the last whole batch ends.
+    pub whole: u64,
     /// A frame in the middle does not match its check: what comes behind it is not replayed.
     pub is_damaged: bool,
     /// The segment's header.
     pub header: Header,
+}
+
+/// The next thing in a segment.
+enum Part {
+    Block(u64),
+    Frame(Frame),
 }
 
 impl Replay {
@@ -139,17 +205,41 @@ impl Replay {
     /// # Errors
     /// Where the disk refuses, or a later program wrote it.
     pub fn open(state: &Root) -> Result<Option<Self>, SegmentError> {
-        if state.stat_if_there(&path())?.is_none() {
-            return Ok(None);
-        }
-        let mut input = BufReader::with_capacity(1 << 20, state.open_file(&path())?);
-        let Ok(frame) = Frame::read(&mut input) else { return Ok(None) };
+        Self::open_at(state, &path(), false)
+    }
+
+    /// Opens a segment anywhere; blocks are left unread if `skips`.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or a later program wrote it.
+    pub fn open_at(root: &Root, path: &TreePath, skips: bool) -> Result<Option<Self>, SegmentError> {
+        let Some(stat) = root.stat_if_there(path)? else { return Ok(None) };
+        let (input, file) = (root.open_file(path)?, root.open_file(path)?);
+        let header = Header {
+            version: 0,
+            minimum_reader: 0,
+            set: SetId::default(),
+            epoch: Epoch::default(),
+            after: Position::default(),
+        };
+        let mut replay = Self {
+            input: BufReader::with_capacity(if skips { 1 << 16 } else { 1 << 20 }, input),
+            file,
+            at: 0,
+            length: stat.size,
+            skips,
+            chain: blake3::Hasher::new(),
+            whole: 0,
+            is_damaged: false,
+            header,
+        };
+        let Ok(Part::Frame(frame)) = replay.next_part() else { return Ok(None) };
         let header: Option<Header> = frame.payload().ok().and_then(|payload| postcard::from_bytes(&payload).ok());
         match header {
             Some(header) if frame.kind == HEADER && header.minimum_reader > VERSION => {
                 Err(SegmentError::Version(header.minimum_reader))
             }
-            Some(header) if frame.kind == HEADER => Ok(Some(Self { input, header, is_damaged: false })),
+            Some(header) if frame.kind == HEADER => Ok(Some(Self { header, ..replay })),
             _ => Ok(None),
         }
     }
@@ -159,10 +249,14 @@ impl Replay {
     /// # Errors
     /// Where the disk refuses, or a whole frame says something that cannot be.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, SegmentError> {
-        let mut batch = Batch { position: Position::default(), changes: Vec::new(), blocks: Vec::new() };
+        let mut batch = Batch { position: None, moment: None, changes: Vec::new(), blocks: Vec::new() };
         loop {
-            let frame = match Frame::read(&mut self.input) {
-                Ok(frame) => frame,
+            let frame = match self.next_part() {
+                Ok(Part::Frame(frame)) => frame,
+                Ok(Part::Block(at)) => {
+                    batch.blocks.push(at);
+                    continue;
+                }
                 // The tail of an interrupted append.
                 Err(FrameError::Io(error)) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
                     return Err(SegmentError::Message(FrameError::Io(error).into()));
@@ -173,16 +267,86 @@ impl Replay {
                     return Ok(None);
                 }
             };
-            match Message::parse(&frame)? {
-                Message::Block(payload) => batch.blocks.push(payload),
-                Message::Changes(mut changes) => batch.changes.append(&mut changes),
-                Message::Commit(position, count) if count == batch.changes.len() as u64 => {
-                    batch.position = position;
-                    return Ok(Some(batch));
-                }
-                _ => return Ok(None),
+            if frame.kind == MOMENT {
+                batch.moment = frame.payload().ok().and_then(|payload| postcard::from_bytes(&payload).ok());
+                continue;
             }
+            let (position, count) = match frame.kind {
+                FOUND => (None, frame.payload().ok().and_then(|payload| postcard::from_bytes(&payload).ok())),
+                _ => match Message::parse(&frame)? {
+                    Message::Changes(mut changes) => {
+                        batch.changes.append(&mut changes);
+                        continue;
+                    }
+                    Message::Commit(position, count) => (Some(position), Some(count)),
+                    _ => return Ok(None),
+                },
+            };
+            if count != Some(batch.changes.len() as u64) {
+                return Ok(None);
+            }
+            batch.position = position;
+            self.whole = self.at;
+            return Ok(Some(batch));
         }
+    }
+
+    /// The payload of a block that [`Batch::blocks`] names.
+    ///
+    /// # Errors
+    /// Where it is not there as it was written.
+    pub fn block(&self, at: u64) -> Result<Vec<u8>, SegmentError> {
+        read_block(&self.file, at).map(|(payload, _)| payload).map_err(|error| SegmentError::Message(error.into()))
+    }
+
+    /// What tells this segment, up to here, from every other: the digest of its frames' headers, which hold their checks.
+    pub fn chain(&self) -> Digest {
+        self.chain.finalize().into()
+    }
+
+    fn next_part(&mut self) -> Result<Part, FrameError> {
+        let mut header = [0; frame::HEADER];
+        if self.at == self.length {
+            return Err(FrameError::Closed);
+        }
+        self.input.read_exact(&mut header)?;
+        let (at, length) = (self.at, frame::payload_length(&header)?);
+        let end = at + (frame::HEADER + length) as u64;
+        let part = match header[4] {
+            BLOCK if self.skips => {
+                if end > self.length {
+                    return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+                }
+                self.input.seek_relative(length as i64)?;
+                Part::Block(at)
+            }
+            kind => {
+                let mut payload = vec![0; length];
+                self.input.read_exact(&mut payload)?;
+                let frame = Frame::checked(header, payload)?;
+                if kind == BLOCK { Part::Block(at) } else { Part::Frame(frame) }
+            }
+        };
+        self.chain.update(&header);
+        self.at = end;
+        Ok(part)
+    }
+}
+
+/// Reads the block at this place of a segment: its payload, and where it ends.
+///
+/// # Errors
+/// [`FrameError`] where no whole block stands there.
+pub fn read_block(file: &File, at: u64) -> Result<(Vec<u8>, u64), FrameError> {
+    let mut header = [0; frame::HEADER];
+    file.read_exact_at(&mut header, at)?;
+    let length = frame::payload_length(&header)?;
+    let mut payload = vec![0; length];
+    file.read_exact_at(&mut payload, at + frame::HEADER as u64)?;
+    let frame = Frame::checked(header, payload)?;
+    match frame.kind {
+        BLOCK => Ok((frame.payload()?.into_owned(), at + (frame::HEADER + length) as u64)),
+        _ => Err(FrameError::Form),
     }
 }
 
@@ -199,7 +363,9 @@ mod tests {
 
     fn replayed(state: &Root) -> Vec<u64> {
         let mut replay = Replay::open(state).expect("opens").expect("is there");
-        std::iter::from_fn(|| replay.next_batch().expect("reads")).map(|batch| batch.position.sequence).collect()
+        std::iter::from_fn(|| replay.next_batch().expect("reads"))
+            .map(|batch| batch.position.expect("a position").sequence)
+            .collect()
     }
 
     #[test]

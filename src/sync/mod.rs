@@ -17,6 +17,7 @@ use crate::catalogue::CatalogueError;
 use crate::catalogue::damage::AsCatalogueError;
 use crate::catalogue::filter::PatternError;
 use crate::disk::DiskError;
+use crate::log::segment::SegmentError;
 use crate::transport::LinkError;
 use crate::wire::message::{MessageError, Refusal};
 
@@ -38,6 +39,9 @@ pub enum SyncError {
     /// A filter pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] SegmentError),
     /// The other end does not go on; its own words.
     #[error("{}", .0.sentence)]
     Refused(Refusal),

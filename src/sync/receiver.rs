@@ -5,19 +5,20 @@
 //! apply them. They hand work on in order, so when a batch reaches the committer its contents are there.
 
 mod commit;
+mod found;
 mod open;
 
 use super::SyncError;
-use super::cycle::{Cycle, NoSink, Options};
-use super::guard::Limit;
 use super::staging::Staging;
 use crate::catalogue::edit::Edit;
 use crate::catalogue::scan::Rules;
 use crate::catalogue::store::{Catalogue, Transaction};
 use crate::disk::Root;
 use crate::id::{Epoch, Position, RandomId, SetId};
+use crate::log::history::History;
+use crate::log::segment::Segment;
 use crate::maildir::change::Change;
-use crate::monitor::{Counters, Quiet};
+use crate::monitor::Quiet;
 use crate::path::TreePath;
 use crate::transport::{Connection, Sender};
 use crate::wire::block::Block;
@@ -83,6 +84,8 @@ struct Slave {
     is_absent: bool,
     staging: Option<Arc<Staging>>,
     state: Option<Root>,
+    /// Closed segments, where history is on.
+    history: Option<History>,
     catalogue: Catalogue,
     rules: Rules,
     warnings: Vec<String>,
@@ -102,35 +105,36 @@ enum Work {
 
 impl Slave {
     fn session(self, connection: &mut Connection) -> Result<()> {
-        let (transaction, learned) = self.catalogue.contain(|| self.welcome_the_master(connection))?;
-        self.converse(connection, transaction, learned)
+        let (transaction, looked) = self.catalogue.contain(|| self.welcome_the_master(connection))?;
+        self.converse(connection, transaction, looked)
     }
 
-    /// Looks at the mirror and says where it stands. `true` where the look brought anything.
-    fn welcome_the_master(&self, connection: &Connection) -> Result<(Transaction, bool)> {
+    /// Looks at the mirror and says where it stands.
+    fn welcome_the_master(&self, connection: &Connection) -> Result<(Transaction, Looked)> {
         let transaction = self.catalogue.begin()?;
-        let (welcome, learned) = {
+        let (welcome, looked) = {
             let mut edit = Edit::new(&transaction)?;
             self.check_identity(&edit)?;
             self.be_somebody(&mut edit)?;
-            let read = self.look_at_mirror(&mut edit)?;
+            let (read, segment) = self.look_at_mirror(&mut edit)?;
             let welcome = self.welcome(&edit, read);
-            (welcome, edit.finish()?)
+            (welcome, Looked { learned: edit.finish()?, segment })
         };
         connection.sender.send(&Message::Welcome(welcome))?;
-        Ok((transaction, learned))
+        Ok((transaction, looked))
     }
 
-    fn converse(self, connection: &mut Connection, transaction: Transaction, learned: bool) -> Result<()> {
+    fn converse(self, connection: &mut Connection, transaction: Transaction, looked: Looked) -> Result<()> {
         let (to_stager, staged) = sync_channel(QUEUE);
         let (to_committer, work) = sync_channel(QUEUE);
         let staging = self.staging.clone();
         let sender = connection.sender.clone();
         std::thread::scope(|scope| {
-            scope.spawn(move || stage(&staged, &to_committer, staging.as_deref()));
+            let packs = self.history.is_some();
+            scope.spawn(move || stage(&staged, &to_committer, staging.as_deref(), packs));
             let slave = &self;
             let committer = scope.spawn(move || {
-                let commit = || slave.commit_all(transaction, learned, &work, &sender);
+                let commit = || slave.commit_all(transaction, looked, &work, &sender);
                 // The master waits for an answer, whatever happens here.
                 let ended = catch_unwind(AssertUnwindSafe(|| slave.catalogue.contain(commit)))
                     .unwrap_or_else(|_| Err(SyncError::Failed("mailtwin met a mistake of its own".to_owned())));
@@ -182,16 +186,18 @@ impl Slave {
     }
 
     /// Holds the mirror against its catalogue: what was changed by hand, or by a mail server, shows here.
-    fn look_at_mirror(&self, edit: &mut Edit<'_>) -> Result<u64> {
+    /// Gives the directories read, and the log where something is in it.
+    fn look_at_mirror(&self, edit: &mut Edit<'_>) -> Result<(u64, Option<Segment>)> {
         if self.is_absent {
-            return Ok(0);
+            return Ok((0, None));
         }
         let problems = Quiet::default();
-        let counters = scan_mirror(&self.mirror, &self.rules, edit, &problems)?;
+        let mut segment = None;
+        let counters = self.scan_mirror(edit, &problems, &mut segment)?;
         if let Some(problem) = problems.take_problems().into_iter().next() {
             return Err(SyncError::Failed(format!("{}: {}", problem.subject, problem.reason)));
         }
-        Ok(counters.directories_read)
+        Ok((counters.directories_read, segment))
     }
 
     fn welcome(&self, edit: &Edit<'_>, directories_read: u64) -> Welcome {
@@ -208,24 +214,14 @@ impl Slave {
     }
 }
 
-fn scan_mirror(mirror: &Arc<Root>, rules: &Rules, edit: &mut Edit<'_>, problems: &Quiet) -> Result<Counters> {
-    let options = Options {
-        root: mirror.clone(),
-        rules,
-        limit: Limit::Percent(100),
-        ships: false,
-        plans_only: false,
-        settles: false,
-        level: 0,
-        itemize: false,
-        first_number: 1,
-        standby: "",
-    };
-    let mut sink = NoSink;
-    let mut cycle = Cycle::new(&options, edit, None, &mut sink, problems);
-    cycle.run()?;
-    Ok(cycle.counters.clone())
+/// What the look at the mirror brought.
+struct Looked {
+    /// The catalogue has something new.
+    learned: bool,
+    /// It is in the log.
+    segment: Option<Segment>,
 }
+
 // ---- the first thread: off the wire ----
 
 fn receive(connection: &mut Connection, stager: &SyncSender<Received>) -> Result<()> {
@@ -269,12 +265,13 @@ enum Received {
 
 // ---- the second thread: staging ----
 
-fn stage(received: &Queue<Received>, committer: &SyncSender<Work>, staging: Option<&Staging>) {
+/// `packs`: the blocks are kept, so what came raw is compressed.
+fn stage(received: &Queue<Received>, committer: &SyncSender<Work>, staging: Option<&Staging>, packs: bool) {
     while let Ok(received) = received.recv() {
         let work = match received {
             Received::Work(work) => work,
-            Received::Block(payload) => match stage_block(&payload, staging) {
-                Ok(raw) => Work::Block(payload, raw),
+            Received::Block(payload) => match stage_block(payload, staging, packs) {
+                Ok((payload, raw)) => Work::Block(payload, raw),
                 Err(error) => Work::Failed(error),
             },
         };
@@ -284,13 +281,19 @@ fn stage(received: &Queue<Received>, committer: &SyncSender<Work>, staging: Opti
     }
 }
 
-fn stage_block(payload: &[u8], staging: Option<&Staging>) -> Result<u64> {
+/// Stages the contents of a block. Gives it as the log is to have it, and its raw length.
+fn stage_block(payload: Vec<u8>, staging: Option<&Staging>, packs: bool) -> Result<(Vec<u8>, u64)> {
     let Some(staging) = staging else {
         return Err(SyncError::Protocol("contents in a dry run"));
     };
-    let block = Block::decode(payload).map_err(|error| SyncError::Failed(error.to_string()))?;
+    let block = Block::decode(&payload).map_err(|error| SyncError::Failed(error.to_string()))?;
     staging.take(&block)?;
-    Ok(block.data.len() as u64)
+    let raw = block.data.len() as u64;
+    if packs && Block::is_raw(&payload) {
+        let failed = |error: std::io::Error| SyncError::Failed(format!("a block cannot be packed: {error}"));
+        return Ok((block.encode(found::LEVEL).map_err(failed)?, raw));
+    }
+    Ok((payload, raw))
 }
 
 /// A new set's identity.

@@ -95,15 +95,8 @@ impl Block {
     /// # Errors
     /// [`BlockError`] names what is wrong.
     pub fn decode(payload: &[u8]) -> Result<Self, BlockError> {
-        let (length, rest) = payload.split_first_chunk::<4>().ok_or(BlockError::Table)?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (table, packed) = rest.split_at_checked(length).ok_or(BlockError::Table)?;
-        let header: Header = postcard::from_bytes(table).map_err(|_| BlockError::Table)?;
+        let (header, packed) = table(payload)?;
         let raw = header.raw as usize;
-        let sum: u64 = header.pieces.iter().map(|piece| u64::from(piece.length)).sum();
-        if raw > MAX_RAW || sum != raw as u64 || header.pieces.len() > MAX_PIECES {
-            return Err(BlockError::Table);
-        }
         let data = match header.codec {
             0 => packed.to_vec(),
             1 => zstd::bulk::decompress(packed, raw).map_err(|_| BlockError::Data)?,
@@ -119,6 +112,19 @@ impl Block {
         }
     }
 
+    /// The table of a payload alone: what is in it, without the bytes.
+    ///
+    /// # Errors
+    /// [`BlockError`] names what is wrong.
+    pub fn pieces(payload: &[u8]) -> Result<Vec<Piece>, BlockError> {
+        table(payload).map(|(header, _)| header.pieces)
+    }
+
+    /// Whether a payload is stored raw.
+    pub fn is_raw(payload: &[u8]) -> bool {
+        table(payload).is_ok_and(|(header, _)| header.codec == 0)
+    }
+
     /// Each piece with its bytes.
     pub fn contents(&self) -> impl Iterator<Item = (&Piece, &[u8])> {
         let mut at = 0;
@@ -128,6 +134,17 @@ impl Block {
             (piece, &self.data[begin..at])
         })
     }
+}
+
+/// The table of a payload, and the data behind it.
+fn table(payload: &[u8]) -> Result<(Header, &[u8]), BlockError> {
+    let (length, rest) = payload.split_first_chunk::<4>().ok_or(BlockError::Table)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (table, packed) = rest.split_at_checked(length).ok_or(BlockError::Table)?;
+    let header: Header = postcard::from_bytes(table).map_err(|_| BlockError::Table)?;
+    let sum: u64 = header.pieces.iter().map(|piece| u64::from(piece.length)).sum();
+    let is_sound = header.raw as usize <= MAX_RAW && sum == u64::from(header.raw) && header.pieces.len() <= MAX_PIECES;
+    if is_sound { Ok((header, packed)) } else { Err(BlockError::Table) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The committing thread: batches are made durable, acknowledged, and applied, in this order (I1).
 
-use super::{Result, Slave, Work, scan_mirror};
+use super::found::now;
+use super::{Looked, Result, Slave, Work};
 use crate::catalogue::CatalogueError;
 use crate::catalogue::directory;
 use crate::catalogue::edit::Edit;
@@ -39,30 +40,30 @@ const ROW_ENTRIES: usize = 4096;
 
 impl Slave {
     /// The committer: one catalogue transaction after the other until the work ends.
-    /// `learned` says that the first of them holds what the look at the mirror brought.
+    /// The first of them holds what the look at the mirror brought.
     pub(super) fn commit_all(
         &self,
         mut transaction: Transaction,
-        mut learned: bool,
+        mut looked: Looked,
         work: &Queue<Work>,
         sender: &Sender,
     ) -> Result<()> {
         loop {
             let (ended, has_segment, changed) = {
-                let mut term = Term::new(self, &transaction, sender)?;
+                let mut term = Term::new(self, &transaction, sender, looked.segment.take())?;
                 let ended = term.run(work)?;
                 // The mirror first: the catalogue never claims what a power cut could still take.
                 if term.segment.is_some() {
                     self.mirror.sync_file_system()?;
                 }
-                (ended, term.segment.is_some(), term.edit.finish()? || std::mem::take(&mut learned))
+                (ended, term.segment.is_some(), term.edit.finish()? || std::mem::take(&mut looked.learned))
             };
             match changed && !self.hello.dry_run {
                 true => transaction.commit()?,
                 false => transaction.abort()?,
             }
             if has_segment && let Some(state) = &self.state {
-                Segment::remove(state)?;
+                self.put_away(state)?;
             }
             match ended {
                 Ended::Checkpoint => {}
@@ -111,22 +112,17 @@ struct Term<'s, 't> {
 }
 
 impl<'s, 't> Term<'s, 't> {
-    fn new(slave: &'s Slave, transaction: &'t Transaction, sender: &'s Sender) -> Result<Self> {
+    fn new(
+        slave: &'s Slave,
+        transaction: &'t Transaction,
+        sender: &'s Sender,
+        segment: Option<Segment>,
+    ) -> Result<Self> {
         let edit = Edit::new(transaction)?;
         let position = edit.head.position;
         let hand =
             slave.staging.as_ref().map(|staging| Hand::new(slave.mirror.clone(), staging.clone(), slave.hello.kind));
-        Ok(Self {
-            slave,
-            edit,
-            sender,
-            hand,
-            segment: None,
-            arriving: Arriving::default(),
-            bytes: 0,
-            changes: 0,
-            position,
-        })
+        Ok(Self { slave, edit, sender, hand, segment, arriving: Arriving::default(), bytes: 0, changes: 0, position })
     }
 
     fn run(&mut self, work: &Queue<Work>) -> Result<Ended> {
@@ -137,12 +133,16 @@ impl<'s, 't> Term<'s, 't> {
             let mut after = None;
             while let Some(item) = next.take() {
                 match item {
-                    Work::Block(payload, raw) => self.take_block(payload, raw),
+                    Work::Block(payload, raw) => self.take_block(payload, raw)?,
                     Work::Batch(position, batch) => {
                         let contents = std::mem::take(&mut self.arriving);
                         changes += batch.len();
                         bytes += contents.bytes;
-                        batches.push(Incoming { position, changes: batch, contents });
+                        let incoming = Incoming { position, changes: batch, contents };
+                        if self.slave.history.is_some() {
+                            self.log(&incoming)?;
+                        }
+                        batches.push(incoming);
                     }
                     other => after = Some(other),
                 }
@@ -173,57 +173,74 @@ impl<'s, 't> Term<'s, 't> {
         }
     }
 
-    fn take_block(&mut self, payload: Vec<u8>, raw: u64) {
+    fn take_block(&mut self, payload: Vec<u8>, raw: u64) -> Result<()> {
         let arriving = &mut self.arriving;
         arriving.bytes += raw;
         self.bytes += raw;
+        if self.slave.history.is_some() {
+            // History has every content, so none waits in memory.
+            return Ok(self.segment()?.append(&Frame::plain(BLOCK, payload))?);
+        }
         match arriving.bytes > LOGGED_CONTENTS {
             true => arriving.blocks.clear(),
             false => arriving.blocks.push(Frame::plain(BLOCK, payload)),
         }
+        Ok(())
+    }
+
+    /// The segment, begun where there is none.
+    fn segment(&mut self) -> Result<&mut Segment> {
+        if self.segment.is_none() {
+            let Some(state) = self.slave.state.as_ref().filter(|_| self.hand.is_some()) else {
+                return Err(SyncError::Protocol("a batch in a dry run"));
+            };
+            self.take_identity();
+            self.slave.sync_names()?;
+            let set = self.edit.head.set.unwrap_or_default();
+            self.segment = Some(Segment::create(state, set, self.edit.head.epoch, self.position)?);
+        }
+        self.segment.as_mut().ok_or(SyncError::Protocol("a batch in a dry run"))
+    }
+
+    /// Writes a batch into the log, behind its contents. What does not fit is refused before that.
+    fn log(&mut self, batch: &Incoming) -> Result<()> {
+        if batch.position <= self.position {
+            return Err(SyncError::Protocol("a batch comes again"));
+        }
+        self.position = batch.position;
+        apply_to_catalogue(&mut self.edit, &batch.changes)?;
+        Ok(self.segment()?.batch(now(), Some(batch.position), &batch.changes)?)
     }
 
     /// Makes batches durable, acknowledges them, and applies them. In this order (I1).
     fn commit(&mut self, batches: Vec<Incoming>) -> Result<()> {
         let Some(last) = batches.last().map(|batch| batch.position) else { return Ok(()) };
-        let Some(state) = &self.slave.state else {
-            return Err(SyncError::Protocol("a batch in a dry run"));
-        };
         self.take_identity();
-        if self.segment.is_none() {
-            self.slave.sync_names()?;
-            let set = self.edit.head.set.unwrap_or_default();
-            self.segment = Some(Segment::create(state, set, self.edit.head.epoch, self.position)?);
+        self.segment()?;
+        if self.slave.history.is_none() {
+            self.log_all(&batches)?;
         }
+        self.segment()?.sync()?;
+        self.sender.send(&Message::Ack(last))?;
+        self.apply(batches)
+    }
+
+    /// Writes batches into the log, and their contents where these are few.
+    fn log_all(&mut self, batches: &[Incoming]) -> Result<()> {
         // What is not in the log lies in files. They are durable before the log speaks of them: where this sync
         // fails the log knows nothing, and the contents are sent again.
         let is_logged = batches.iter().map(|batch| batch.contents.bytes).sum::<u64>() <= LOGGED_CONTENTS;
         if !is_logged {
             self.slave.mirror.sync_file_system()?;
         }
-        if let Some(segment) = &mut self.segment {
-            for batch in &batches {
-                if batch.position <= self.position {
-                    return Err(SyncError::Protocol("a batch comes again"));
-                }
-                self.position = batch.position;
-                // The contents of a batch stand before it, and it is read back with these alone.
-                for block in batch.contents.blocks.iter().filter(|_| is_logged) {
-                    segment.append(block)?;
-                }
-                for part in batch.changes.chunks(1000) {
-                    segment.append(&Message::Changes(part.to_vec()).frame()?)?;
-                }
-                segment.append(&Message::Commit(batch.position, batch.changes.len() as u64).frame()?)?;
+        for batch in batches {
+            // The contents of a batch stand before it, and it is read back with these alone.
+            for block in batch.contents.blocks.iter().filter(|_| is_logged) {
+                self.segment()?.append(block)?;
             }
-            // What does not fit is refused before it counts.
-            for batch in &batches {
-                apply_to_catalogue(&mut self.edit, &batch.changes)?;
-            }
-            segment.sync()?;
+            self.log(batch)?;
         }
-        self.sender.send(&Message::Ack(last))?;
-        self.apply(batches)
+        Ok(())
     }
 
     fn apply(&mut self, batches: Vec<Incoming>) -> Result<()> {
@@ -261,7 +278,7 @@ impl<'s, 't> Term<'s, 't> {
                 forget_looks(&mut self.edit, hand)?;
                 hand.forget_drift();
                 let heard = Quiet::default();
-                scan_mirror(&self.slave.mirror, &self.slave.rules, &mut self.edit, &heard)?;
+                self.slave.scan_mirror(&mut self.edit, &heard, &mut self.segment)?;
                 problems.extend(heard.take_problems());
             }
         }

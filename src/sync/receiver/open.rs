@@ -8,6 +8,7 @@ use crate::catalogue::scan::Rules;
 use crate::catalogue::store::Catalogue;
 use crate::disk::Root;
 use crate::id::{Digest, SetId};
+use crate::log::history::History;
 use crate::log::segment::{Replay, Segment};
 use crate::path::TreePath;
 use crate::sync::SyncError;
@@ -15,6 +16,8 @@ use crate::sync::apply::{Contents, Hand};
 use crate::sync::staging::Staging;
 use crate::wire::block::Block;
 use crate::wire::message::Hello;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +47,7 @@ impl Slave {
                 is_absent: true,
                 staging: None,
                 state: None,
+                history: None,
                 catalogue,
                 rules,
                 warnings: vec![],
@@ -74,6 +78,7 @@ impl Slave {
             is_absent: false,
             staging: None,
             state,
+            history: None,
             catalogue,
             rules,
             warnings: vec![],
@@ -104,12 +109,14 @@ impl Slave {
         if anew {
             warnings.push("the slave's catalogue was damaged and is made anew from the mirror".to_owned());
         }
+        let history = History::open(&state)?;
         let mut slave = Self {
             hello,
             mirror,
             is_absent: false,
             staging: Some(staging),
             state: Some(state),
+            history,
             catalogue,
             rules,
             warnings,
@@ -129,8 +136,7 @@ impl Slave {
     fn recover(&self) -> Result<bool> {
         let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(false) };
         let mut is_damaged = false;
-        let replay = Replay::open(state).map_err(|error| SyncError::Failed(error.to_string()))?;
-        if let Some(mut replay) = replay {
+        if let Some(mut replay) = Replay::open(state)? {
             let transaction = self.catalogue.begin()?;
             let mut edit = Edit::new(&transaction)?;
             self.replay(&mut replay, staging, &mut edit)?;
@@ -142,10 +148,19 @@ impl Slave {
         }
         if Segment::is_there(state)? {
             self.sync_names()?;
-            Segment::remove(state)?;
+            self.put_away(state)?;
         }
         staging.clear()?;
         Ok(is_damaged)
+    }
+
+    /// Mirror and catalogue have all of the segment, durably: it goes, or becomes history.
+    pub(super) fn put_away(&self, state: &Root) -> Result<()> {
+        match &self.history {
+            Some(history) if Segment::close(state)? => drop(history.keep(state)?),
+            _ => Segment::remove(state)?,
+        }
+        Ok(())
     }
 
     fn replay(&self, replay: &mut Replay, staging: &Arc<Staging>, edit: &mut Edit<'_>) -> Result<()> {
@@ -154,16 +169,13 @@ impl Slave {
         if edit.head.set.is_none() && replay.header.set != SetId::default() {
             (edit.head.set, edit.head.epoch) = (Some(replay.header.set), replay.header.epoch);
         }
-        loop {
-            let batch = replay.next_batch().map_err(|error| SyncError::Failed(error.to_string()))?;
-            let Some(batch) = batch else { break };
-            let logged = Logged(batch.blocks.iter().filter_map(|block| Block::decode(block).ok()).collect());
-            if batch.position <= edit.head.position {
-                continue;
-            }
+        while let Some(batch) = replay.next_batch()? {
+            // What was found on the mirror is there, and is found again.
+            let Some(position) = batch.position.filter(|position| *position > edit.head.position) else { continue };
+            let logged = Logged::new(replay, &batch.blocks);
             apply_to_catalogue(edit, &batch.changes)?;
             hand.batch(&batch.changes, &logged, edit)?;
-            edit.head.position = batch.position;
+            edit.head.position = position;
         }
         hand.put_lock_away()?;
         forget_looks(edit, &hand)
@@ -241,31 +253,58 @@ fn open_or_make(path: &Path) -> Result<Root> {
     })
 }
 /// Contents from the blocks that the log holds, or from what an earlier process staged.
-struct Logged(Vec<Block>);
+struct Logged<'r> {
+    replay: &'r Replay,
+    /// The blocks in which pieces of a content stand.
+    places: HashMap<u64, Vec<u64>>,
+    /// The block that was read last: the contents of one block are asked for one after the other.
+    last: RefCell<Option<(u64, Block)>>,
+}
 
-impl Logged {
-    fn holds(&self, number: u64) -> bool {
-        self.0.iter().any(|block| block.pieces.iter().any(|piece| piece.number == number))
+impl<'r> Logged<'r> {
+    /// A block that is damaged holds nothing: what it held is missing, and said to be.
+    fn new(replay: &'r Replay, blocks: &[u64]) -> Self {
+        let mut places: HashMap<u64, Vec<u64>> = HashMap::new();
+        for &at in blocks {
+            let pieces = replay.block(at).ok().and_then(|payload| Block::pieces(&payload).ok()).unwrap_or_default();
+            for piece in pieces {
+                let places = places.entry(piece.number).or_default();
+                if places.last() != Some(&at) {
+                    places.push(at);
+                }
+            }
+        }
+        Self { replay, places, last: RefCell::default() }
+    }
+
+    fn take(&self, staging: &Staging, number: u64, at: u64) -> Result<()> {
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|(place, _)| *place != at) {
+            let block = self.replay.block(at)?;
+            *last = Block::decode(&block).ok().map(|block| (at, block));
+        }
+        let Some((_, block)) = &*last else { return Ok(()) };
+        let mut part = Block { pieces: Vec::new(), data: Vec::new() };
+        for (piece, bytes) in block.contents().filter(|(piece, _)| piece.number == number) {
+            part.pieces.push(piece.clone());
+            part.data.extend_from_slice(bytes);
+        }
+        staging.take(&part)
     }
 }
 
-impl Contents for Logged {
+impl Contents for Logged<'_> {
     fn stage(&self, staging: &Staging, number: u64, digest: &Digest) -> Result<bool> {
         if staging.digest(number).is_some() || staging.recover(number, digest) {
             return Ok(true);
         }
-        if !self.holds(number) {
+        let Some(places) = self.places.get(&number) else {
             // A staged delta does not have the result's digest: patching decides.
             return Ok(staging.root().stat_if_there(&Staging::path(number))?.is_some());
-        }
+        };
         staging.discard(number)?;
-        for block in &self.0 {
-            let mut part = Block { pieces: Vec::new(), data: Vec::new() };
-            for (piece, bytes) in block.contents().filter(|(piece, _)| piece.number == number) {
-                part.pieces.push(piece.clone());
-                part.data.extend_from_slice(bytes);
-            }
-            staging.take(&part)?;
+        for &at in places {
+            self.take(staging, number, at)?;
         }
         Ok(staging.digest(number).is_some())
     }
