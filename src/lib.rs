@@ -72,6 +72,7 @@ pub mod log;
 pub mod maildir;
 pub mod monitor;
 pub mod path;
+pub mod repository;
 pub mod sync;
 pub mod transport;
 pub mod wire;

@@ -1,0 +1,11 @@
+//! The repository: restore points, and what each of them knows.
+//!
+//! A point is a manifest and links to the segments that it needs. The manifest has a record for each path, in an order
+//! in which a mailbox is one stretch of it; a record says where its content begins, and of a message what a person
+//! would know it by. mailtwin-repository(7) describes the files byte by byte.
+//!
+//! Layer 4: made of the log and the catalogue, and never of `sync`.
+
+pub mod envelope;
+pub mod manifest;
+pub mod record;

@@ -1,0 +1,336 @@
+//! Reading a manifest: what is asked for, and nothing else.
+
+use super::trailer::{INDEX_MAX, LENGTH, RangeRef, Trailer};
+use super::{HEADER, Header, INDEX, ManifestError, RANGE, VERSION, key, range};
+use crate::disk::{DiskError, Root, stat_file};
+use crate::path::TreePath;
+use crate::repository::record::{Record, What};
+use crate::wire::frame::{self, Frame, FrameError};
+use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+type Result<T> = std::result::Result<T, ManifestError>;
+
+/// Unpacked ranges that are kept for [`Manifest::get`]: who asks for single paths asks for several of one folder.
+const KEPT: usize = 4;
+
+/// A manifest that was opened. It is only read, and can be shared by threads.
+pub struct Manifest {
+    input: Input,
+    header: Header,
+    ranges: Vec<Range>,
+    kept: Mutex<VecDeque<(usize, Arc<Vec<Record>>)>>,
+}
+
+/// Where a range is, and what is in it.
+struct Range {
+    first: TreePath,
+    key: Vec<u8>,
+    begin: u64,
+    end: u64,
+    count: u64,
+}
+
+/// An open file, and what it is called.
+struct Input {
+    file: File,
+    path: String,
+}
+
+/// Why a part cannot be read.
+enum Fault {
+    Disk(DiskError),
+    Damaged(String),
+}
+
+impl Manifest {
+    /// Opens a manifest and reads its trailer, header and index.
+    ///
+    /// # Errors
+    /// [`ManifestError`]: the file is not there, no manifest, too new or damaged where all hangs on it.
+    pub fn open(root: &Root, path: &TreePath) -> Result<Self> {
+        let input = Input { file: root.open_file(path)?, path: root.show(path) };
+        let length = stat_file(&input.file).map_err(|source| input.disk(source))?.size;
+        let trailer = input.trailer(length)?;
+        if trailer.minimum_reader > VERSION {
+            return Err(ManifestError::Version { file: input.path, format: trailer.minimum_reader });
+        }
+        let header = input.header(&trailer, length - LENGTH as u64).map_err(|fault| input.whole(fault))?;
+        if (header.version, header.minimum_reader) != (trailer.version, trailer.minimum_reader) {
+            return Err(input.damaged("header and trailer do not belong together"));
+        }
+        let ranges = input.ranges(&trailer).map_err(|fault| input.whole(fault))?;
+        Ok(Self { input, header, ranges, kept: Mutex::default() })
+    }
+
+    /// What the restore point is.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> u64 {
+        self.ranges.iter().map(|range| range.count).sum()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The records from a key on, in order; all of them from an empty one. One range at a time is in memory.
+    ///
+    /// A range that cannot be read is one error, and behind it the others follow.
+    pub fn records(&self, from: &[u8]) -> Records<'_> {
+        Records::new(self, from.to_vec(), None)
+    }
+
+    /// The record of a path and of all beneath it, in order, out of the ranges that have them; otherwise as
+    /// [`Manifest::records`].
+    pub fn beneath(&self, path: &TreePath) -> Records<'_> {
+        let key = key(path);
+        Records::new(self, key.clone(), Some(key))
+    }
+
+    /// The record of a path, if there is one. The last few ranges are kept in memory.
+    ///
+    /// # Errors
+    /// Where the range cannot be read that would have it.
+    pub fn get(&self, path: &TreePath) -> Result<Option<Record>> {
+        let wanted = key(path);
+        let Some(number) = self.range_of(&wanted) else { return Ok(None) };
+        let records = self.kept(number)?;
+        let at = records.binary_search_by(|record| key(&record.path).cmp(&wanted)).ok();
+        Ok(at.and_then(|at| records.get(at)).cloned())
+    }
+
+    /// The range in which a key would be; `None` before the first.
+    fn range_of(&self, key: &[u8]) -> Option<usize> {
+        self.ranges.partition_point(|range| *range.key <= *key).checked_sub(1)
+    }
+
+    fn kept(&self, number: usize) -> Result<Arc<Vec<Record>>> {
+        let mut kept = self.kept.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some((_, records)) = kept.iter().find(|(kept, _)| *kept == number) {
+            return Ok(records.clone());
+        }
+        let records = Arc::new(self.range(number)?);
+        kept.truncate(KEPT - 1);
+        kept.push_front((number, records.clone()));
+        Ok(records)
+    }
+
+    /// Reads and unpacks a range.
+    fn range(&self, number: usize) -> Result<Vec<Record>> {
+        let Some(range) = self.ranges.get(number) else { return Ok(Vec::new()) };
+        self.unpack(range, self.ranges.get(number + 1)).map_err(|fault| match fault {
+            Fault::Disk(error) => error.into(),
+            Fault::Damaged(what) => ManifestError::Range {
+                file: self.input.path.clone(),
+                first: range.first.clone(),
+                count: range.count,
+                what,
+            },
+        })
+    }
+
+    fn unpack(&self, range: &Range, next: Option<&Range>) -> std::result::Result<Vec<Record>, Fault> {
+        let frame = self.input.frame(RANGE, range.begin, range.end)?;
+        let payload = frame.payload().map_err(|error| Fault::Damaged(error.to_string()))?;
+        let records = range::decode(&payload).map_err(|error| Fault::Damaged(error.to_string()))?;
+        let begins = records.first().is_some_and(|record| record.path == range.first);
+        let ends = |next: &Range| records.last().is_some_and(|record| key(&record.path) < next.key);
+        if !begins || !next.is_none_or(ends) || records.len() as u64 != range.count {
+            return Err(Fault::Damaged("it is not the range that the index means".to_owned()));
+        }
+        match records.iter().all(|record| self.knows_the_segment(record)) {
+            true => Ok(records),
+            false => Err(Fault::Damaged("a record lies in a segment that the header does not name".to_owned())),
+        }
+    }
+
+    fn knows_the_segment(&self, record: &Record) -> bool {
+        match &record.state {
+            Some((_, What::File { place: Some(place), .. })) => {
+                u64::from(place.segment) < self.header.segments.len() as u64
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The records of a manifest, or of a part of it.
+pub struct Records<'a> {
+    manifest: &'a Manifest,
+    /// The range that is read next.
+    next: usize,
+    /// Records before this key are left out, of the first range.
+    from: Vec<u8>,
+    /// Only keys that begin with this are meant.
+    beneath: Option<Vec<u8>>,
+    records: std::vec::IntoIter<Record>,
+}
+
+impl<'a> Records<'a> {
+    fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<Vec<u8>>) -> Self {
+        let next = manifest.range_of(&from).unwrap_or_default();
+        Self { manifest, next, from, beneath, records: Vec::new().into_iter() }
+    }
+
+    /// Whether a key, which is not before the first that is wanted, is wanted.
+    fn wants(&self, key: &[u8]) -> bool {
+        self.beneath.as_ref().is_none_or(|beneath| key.starts_with(beneath))
+    }
+
+    /// Reads the next range; `None` where no range has more.
+    fn read(&mut self) -> Option<Result<()>> {
+        let range = self.manifest.ranges.get(self.next)?;
+        if *range.key > *self.from && !self.wants(&range.key) {
+            return None;
+        }
+        let records = self.manifest.range(self.next);
+        self.next += 1;
+        Some(records.map(|mut records| {
+            let before = records.partition_point(|record| key(&record.path) < self.from);
+            records.drain(..before);
+            self.records = records.into_iter();
+        }))
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(record) = self.records.next() {
+                if self.wants(&key(&record.path)) {
+                    return Some(Ok(record));
+                }
+                // What follows is not wanted either.
+                self.next = self.manifest.ranges.len();
+                self.records = Vec::new().into_iter();
+            }
+            if let Err(error) = self.read()? {
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for Records<'_> {}
+
+impl Input {
+    fn disk(&self, source: io::Error) -> DiskError {
+        DiskError { operation: "cannot read", path: self.path.clone(), source }
+    }
+
+    fn damaged(&self, what: impl ToString) -> ManifestError {
+        ManifestError::Damaged { file: self.path.clone(), what: what.to_string() }
+    }
+
+    fn whole(&self, fault: Fault) -> ManifestError {
+        match fault {
+            Fault::Disk(error) => error.into(),
+            Fault::Damaged(what) => self.damaged(what),
+        }
+    }
+
+    /// The trailer of a file of this length.
+    fn trailer(&self, length: u64) -> Result<Trailer> {
+        let foreign = || ManifestError::Foreign { file: self.path.clone() };
+        let begin = length.checked_sub(LENGTH as u64).ok_or_else(foreign)?;
+        let bytes = self.bytes(begin, LENGTH)?;
+        let frame = Frame::read(&mut &bytes[..]).map_err(|_| foreign())?;
+        let trailer = Trailer::parse(&frame).ok_or_else(foreign)?;
+        match trailer.index <= trailer.header && trailer.header < begin {
+            true => Ok(trailer),
+            false => Err(self.damaged("its trailer is malformed")),
+        }
+    }
+
+    fn bytes(&self, begin: u64, length: usize) -> std::result::Result<Vec<u8>, DiskError> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, begin).map_err(|source| self.disk(source))?;
+        Ok(bytes)
+    }
+
+    /// The frame between two places, which is all that is there.
+    fn frame(&self, kind: u8, begin: u64, end: u64) -> std::result::Result<Frame, Fault> {
+        let (frame, length) = self.frame_at(kind, begin, end)?;
+        match length == end - begin {
+            true => Ok(frame),
+            false => Err(Fault::Damaged("a part is longer than its frame".to_owned())),
+        }
+    }
+
+    /// The frame at a place, and its length; it ends before `end`.
+    fn frame_at(&self, kind: u8, begin: u64, end: u64) -> std::result::Result<(Frame, u64), Fault> {
+        let header = self.bytes(begin, frame::HEADER).map_err(Fault::Disk)?;
+        let header: [u8; frame::HEADER] = header.try_into().unwrap_or_default();
+        let damaged = |error: FrameError| Fault::Damaged(error.to_string());
+        let payload = frame::payload_length(&header).map_err(damaged)?;
+        let length = (frame::HEADER + payload) as u64;
+        if length > end.saturating_sub(begin) {
+            return Err(Fault::Damaged("a part is shorter than its frame".to_owned()));
+        }
+        let payload = self.bytes(begin + frame::HEADER as u64, payload).map_err(Fault::Disk)?;
+        let frame = Frame::checked(header, payload).map_err(damaged)?;
+        match frame.kind == kind {
+            true => Ok((frame, length)),
+            false => Err(Fault::Damaged(format!("a part has the kind {} in place of {kind}", frame.kind))),
+        }
+    }
+
+    fn header(&self, trailer: &Trailer, end: u64) -> std::result::Result<Header, Fault> {
+        let mut allowed = frame::MAX_RAW;
+        unpacked(&self.frame(HEADER, trailer.header, end)?, &mut allowed)
+    }
+
+    /// The index, which fills all between its beginning and the header.
+    fn ranges(&self, trailer: &Trailer) -> std::result::Result<Vec<Range>, Fault> {
+        let mut listed: Vec<RangeRef> = Vec::new();
+        let (mut at, mut allowed) = (trailer.index, INDEX_MAX);
+        while at < trailer.header {
+            let (frame, length) = self.frame_at(INDEX, at, trailer.header)?;
+            listed.append(&mut unpacked(&frame, &mut allowed)?);
+            at += length;
+        }
+        let ends: Vec<u64> = listed.iter().skip(1).map(|range| range.offset).chain([trailer.index]).collect();
+        let begins_at = listed.first().map_or(trailer.index, |range| range.offset);
+        let ranges: Vec<Range> = listed.into_iter().zip(ends).map(Range::new).collect();
+        let follow = ranges.is_sorted_by(|one, next| one.key < next.key);
+        if begins_at != 0 || !follow || !ranges.iter().all(Range::is_possible) {
+            return Err(Fault::Damaged("its index is malformed".to_owned()));
+        }
+        Ok(ranges)
+    }
+}
+
+impl Range {
+    fn new((range, end): (RangeRef, u64)) -> Self {
+        let key = key(&range.first);
+        Self { first: range.first, key, begin: range.offset, end, count: range.count.into() }
+    }
+
+    fn is_possible(&self) -> bool {
+        let length = self.end.saturating_sub(self.begin);
+        length > frame::HEADER as u64
+            && length <= (frame::HEADER + frame::MAX_PAYLOAD) as u64
+            && (1..=range::MOST as u64).contains(&self.count)
+    }
+}
+
+/// Unpacks what a frame has, of at most `allowed` bytes.
+fn unpacked<T: DeserializeOwned>(frame: &Frame, allowed: &mut usize) -> std::result::Result<T, Fault> {
+    let payload = frame.payload().map_err(|error| Fault::Damaged(error.to_string()))?;
+    *allowed = allowed.checked_sub(payload.len()).ok_or_else(|| Fault::Damaged("its index is too long".to_owned()))?;
+    match postcard::take_from_bytes(&payload) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(Fault::Damaged("a part of it does not decode".to_owned())),
+    }
+}
