@@ -41,7 +41,7 @@
 //! | 4 | [`sync`]: one cycle, in the order in which it happens |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
-//! | 1 | [`maildir`]: what a mailbox means; [`delta`]: rolling hashes; [`wire`]: the protocol |
+//! | 1 | [`maildir`]: what a mailbox means; [`delta`]: rolling hashes; [`wire`]: the protocol; [`moment`]: times as people type them |
 //! | 0 | [`id`], [`path`], [`monitor`] |
 //!
 //! # Invariants, and where they are kept
@@ -70,6 +70,7 @@ pub mod disk;
 pub mod id;
 pub mod log;
 pub mod maildir;
+pub mod moment;
 pub mod monitor;
 pub mod path;
 pub mod sync;
