@@ -38,7 +38,7 @@
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
 //! | 6 | [`config`]: what was typed into what it means |
-//! | 4 | [`sync`]: one cycle, in the order in which it happens |
+//! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
 //! | 1 | [`maildir`]: what a mailbox means; [`delta`]: rolling hashes; [`wire`]: the protocol; [`moment`]: times as people type them |
@@ -73,6 +73,7 @@ pub mod maildir;
 pub mod moment;
 pub mod monitor;
 pub mod path;
+pub mod repository;
 pub mod sync;
 pub mod transport;
 pub mod wire;

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 8] = [
     &["wire", "moment"],
     &["disk", "transport"],
     &["catalogue", "log"],
-    &["sync"],
+    &["sync", "repository"],
     &["config"],
     &["cli"],
 ];

@@ -1,0 +1,5 @@
+//! Restore points: how they are named.
+//!
+//! Layer 4.
+
+pub mod label;
