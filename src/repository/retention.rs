@@ -3,6 +3,10 @@
 //! Pure: a decision is a value, `--dry-run` prints it, and whoever removes does what it says. The rules are
 //! pgBackRest's (`repo-retention-full`, `repo-retention-diff`), and above them three that no policy can weaken: a pinned
 //! point stays, the full that it needs stays, and the newest verified full stays.
+//!
+//! `log` decides the same of the log's segments.
+
+pub mod log;
 
 use super::label::{PointKind, PointLabel};
 use crate::maildir::entry::Time;
