@@ -38,10 +38,10 @@
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
 //! | 6 | [`config`]: what was typed into what it means |
-//! | 4 | [`sync`]: one cycle, in the order in which it happens |
+//! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
-//! | 1 | [`maildir`]: what a mailbox means; [`delta`]: rolling hashes; [`wire`]: the protocol |
+//! | 1 | [`maildir`]: what a mailbox means; [`delta`]: rolling hashes; [`wire`]: the protocol; [`moment`]: times as people type them |
 //! | 0 | [`id`], [`path`], [`monitor`] |
 //!
 //! # Invariants, and where they are kept
@@ -70,6 +70,7 @@ pub mod disk;
 pub mod id;
 pub mod log;
 pub mod maildir;
+pub mod moment;
 pub mod monitor;
 pub mod path;
 pub mod repository;

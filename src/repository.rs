@@ -7,5 +7,7 @@
 //! Layer 4: made of the log and the catalogue, and never of `sync`.
 
 pub mod envelope;
+pub mod label;
 pub mod manifest;
 pub mod record;
+pub mod retention;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["id", "path", "monitor"],
     &["maildir", "delta"],
-    &["wire"],
+    &["wire", "moment"],
     &["disk", "transport"],
     &["catalogue", "log"],
     &["sync", "repository"],
