@@ -62,6 +62,7 @@
 //! No global state but the fault hook; no printing outside `cli`; no clock or path looked up where a value can
 //! be handed down; no writing to the source, not even access times.
 
+pub mod backup;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
@@ -74,6 +75,7 @@ pub mod moment;
 pub mod monitor;
 pub mod path;
 pub mod repository;
+pub mod restore;
 pub mod sync;
 pub mod transport;
 pub mod wire;

@@ -6,8 +6,13 @@
 //!
 //! Layer 4: made of the log and the catalogue, and never of `sync`.
 
+pub mod contents;
+pub mod cut;
 pub mod envelope;
 pub mod label;
+pub mod layout;
 pub mod manifest;
+pub mod own;
 pub mod record;
 pub mod retention;
+pub mod view;

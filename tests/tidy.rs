@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 ///
 /// `wire` stands above `maildir`: a message is made of changes and entries, and whoever lists what a mailbox means first
 /// need not know that it travels.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["id", "path", "monitor"],
     &["maildir", "delta"],
     &["wire", "moment"],
     &["disk", "transport"],
     &["catalogue", "log"],
     &["sync", "repository"],
+    &["backup", "restore"],
     &["config"],
     &["cli"],
 ];

@@ -2,8 +2,13 @@
 //!
 //! Layer 8. `error` turns a failure into a sentence and an exit code, `terminal` shows progress.
 
+pub mod backup;
 pub mod error;
+pub mod find;
+pub mod points;
+pub mod restore;
 pub mod serve;
+pub mod standby;
 pub mod sync;
 pub mod terminal;
 
@@ -30,6 +35,24 @@ pub struct Cli {
 pub enum Command {
     /// Make DEST the mirror of SRC.
     Sync(Box<sync::Arguments>),
+    /// Make a restore point: a full, or a differential.
+    Backup(backup::Arguments),
+    /// List the restore points.
+    Points(points::Arguments),
+    /// List a directory as it was.
+    Ls(find::Ls),
+    /// Find messages as they were.
+    Find(Box<find::Find>),
+    /// Write a message as it was to standard output.
+    Cat(find::Cat),
+    /// Bring back a set, a mailbox, a folder or a message as it was.
+    Restore(Box<restore::Arguments>),
+    /// Keep a restore point from expiring.
+    Pin(points::Pin),
+    /// Let a restore point expire again.
+    Unpin(points::Pin),
+    /// Say something of a restore point.
+    Note(points::Note),
     /// Be the far end of a session; started by `mailtwin sync` through ssh.
     Serve(serve::Arguments),
 }
@@ -72,6 +95,15 @@ pub fn main() -> u8 {
     let code = match (cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(&arguments, matches),
         (Command::Serve(arguments), _) => serve::run(&arguments),
+        (Command::Backup(arguments), _) => backup::run(&arguments),
+        (Command::Points(arguments), _) => points::run(&arguments),
+        (Command::Ls(arguments), _) => find::ls(&arguments),
+        (Command::Find(arguments), _) => find::find(&arguments),
+        (Command::Cat(arguments), _) => find::cat(&arguments),
+        (Command::Restore(arguments), _) => restore::run(&arguments),
+        (Command::Pin(arguments), _) => points::pin(&arguments, true),
+        (Command::Unpin(arguments), _) => points::pin(&arguments, false),
+        (Command::Note(arguments), _) => points::note(&arguments),
         (Command::Sync(_), None) => 2,
     };
     crate::disk::report_steps();

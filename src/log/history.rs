@@ -41,8 +41,13 @@ impl History {
     }
 
     /// The name of a closed segment.
+    pub fn name(number: u64) -> String {
+        format!("{number:016x}")
+    }
+
+    /// Where a closed segment is.
     pub fn path(number: u64) -> TreePath {
-        TreePath::root().child(&format!("{number:016x}"))
+        TreePath::root().child(&Self::name(number))
     }
 
     /// Numbers of the closed segments, in order.

@@ -333,6 +333,22 @@ impl Replay {
     }
 }
 
+/// Reads the frames of a segment up to `length`, every check, and gives what [`Replay::chain`] gives there.
+///
+/// # Errors
+/// [`FrameError`] where a frame is not whole.
+pub fn chain_of(file: &File, length: u64) -> Result<Digest, FrameError> {
+    let mut input = BufReader::with_capacity(1 << 20, file).take(length);
+    let mut chain = blake3::Hasher::new();
+    loop {
+        match Frame::read(&mut input) {
+            Ok(frame) => chain.update(&frame.parts().0),
+            Err(FrameError::Closed) => return Ok(chain.finalize().into()),
+            Err(error) => return Err(error),
+        };
+    }
+}
+
 /// Reads the block at this place of a segment: its payload, and where it ends.
 ///
 /// # Errors

@@ -84,7 +84,10 @@ pub struct Header {
     pub directories: u64,
     /// Bytes in these files.
     pub bytes: u64,
-    /// The segments that places of records mean by their number in this list.
+    /// The last segment of the log that the point has seen, whether it needs it or not.
+    pub reached: u64,
+    /// The segments that places of records mean by their number in this list. That of a differential begins with the
+    /// list of its full.
     pub segments: Vec<SegmentRef>,
 }
 

@@ -6,9 +6,11 @@
 
 mod commit;
 mod found;
+pub mod frozen;
 mod open;
 
 use super::SyncError;
+use super::sender::kind_line;
 use super::staging::Staging;
 use crate::catalogue::edit::Edit;
 use crate::catalogue::scan::Rules;
@@ -116,6 +118,7 @@ impl Slave {
             let mut edit = Edit::new(&transaction)?;
             self.check_identity(&edit)?;
             self.be_somebody(&mut edit)?;
+            self.note_rules(&mut edit);
             let (read, segment) = self.look_at_mirror(&mut edit)?;
             let welcome = self.welcome(&edit, read);
             (welcome, Looked { learned: edit.finish()?, segment })
@@ -151,6 +154,13 @@ impl Slave {
                 Err(_) => Err(SyncError::Failed("a thread of the slave ended early".into())),
             }
         })
+    }
+
+    /// What belongs to the set is written down: a point is made without a master to ask.
+    fn note_rules(&self, edit: &mut Edit<'_>) {
+        let mut lines = self.hello.filters.clone();
+        lines.push(kind_line(self.hello.kind).to_owned());
+        edit.head.filters = lines;
     }
 
     /// A set that neither end has a name for gets one here, before anything is written down.

@@ -421,14 +421,14 @@ impl Sink for Wire<'_> {
 }
 
 /// How the catalogue records a kind, among the rules with which it was read.
-fn kind_line(kind: SetKind) -> &'static str {
+pub(super) fn kind_line(kind: SetKind) -> &'static str {
     match kind {
         SetKind::Maildir => "kind maildir",
         SetKind::Files => "kind files",
     }
 }
 
-fn recorded_kind(catalogue: &Catalogue) -> Result<Option<SetKind>> {
+pub(super) fn recorded_kind(catalogue: &Catalogue) -> Result<Option<SetKind>> {
     let lines = catalogue.head()?.filters;
     let kinds = [SetKind::Maildir, SetKind::Files];
     Ok(kinds.into_iter().find(|kind| lines.iter().any(|line| line == kind_line(*kind))))
@@ -436,7 +436,7 @@ fn recorded_kind(catalogue: &Catalogue) -> Result<Option<SetKind>> {
 
 /// A tree with a Maildir folder in it is one of Maildirs. A home directory of ten thousand other files before
 /// the first folder is not what this is for; `--kind` says it then.
-fn detect_kind(source: &Path) -> SetKind {
+pub(super) fn detect_kind(source: &Path) -> SetKind {
     let is_folder = |entry: &walkdir::DirEntry| {
         entry.file_type().is_dir() && entry.path().join("cur").is_dir() && entry.path().join("new").is_dir()
     };

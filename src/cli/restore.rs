@@ -1,0 +1,95 @@
+//! `mailtwin restore`: a set, or part of one, as it was.
+
+use super::error::{print, say, tell};
+use super::find::Filters;
+use super::standby::{Failure, Moment, Standby, bytes, run as running};
+use crate::repository::view::View;
+use crate::restore::{self, Report, RestoreError};
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Options of `restore`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where
+    #[command(flatten)]
+    pub standby: Standby,
+
+    /// When
+    #[command(flatten)]
+    pub moment: Moment,
+
+    /// What
+    #[command(flatten)]
+    pub filters: Filters,
+
+    /// The empty directory to restore into
+    #[arg(long, value_name = "DIR", required = true)]
+    pub to: OsString,
+
+    /// Count what would be restored, and write nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+
+    /// Print one object on standard output at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Restores, and gives the exit code.
+pub fn run(arguments: &Arguments) -> u8 {
+    running(|| {
+        let at = arguments.moment.parse()?;
+        let filter = arguments.filters.compile()?;
+        let repository = arguments.standby.open()?;
+        let view = View::open(&repository, &at)?;
+        let wanted = |record: &crate::repository::record::Record| filter.wants(record);
+        let report = match arguments.dry_run {
+            true => restore::plan(&view, &wanted)?,
+            false => {
+                let what = format!("{} {:?}", view.position, arguments.filters);
+                let failed = |error: RestoreError| Failure(error.to_string(), error.exit_code());
+                restore::to_directory(&view, &what, &wanted, Path::new(&arguments.to)).map_err(failed)?
+            }
+        };
+        Ok(conclude(arguments, &view, &report))
+    })
+}
+
+fn conclude(arguments: &Arguments, view: &View, report: &Report) -> u8 {
+    for warning in &report.warnings {
+        say(warning);
+    }
+    for problem in &report.problems {
+        say(&match problem.subject.is_empty() {
+            true => problem.reason.clone(),
+            false => format!("{}: {}", problem.subject, problem.reason),
+        });
+    }
+    if arguments.json {
+        let object = serde_json::json!({
+            "position": view.position.to_string(),
+            "moment": crate::moment::rfc3339(view.moment),
+            "created": report.created,
+            "merged": 0,
+            "skipped": report.skipped,
+            "replaced": 0,
+            "failed": report.failed,
+            "bytes": report.bytes,
+            "problems": report.problems,
+        });
+        print(&object.to_string());
+    } else {
+        let would = if arguments.dry_run { "would create" } else { "created" };
+        let counts =
+            format!("{would} {} files ({}), {} there already", report.created, bytes(report.bytes), report.skipped);
+        print(&format!("{counts}, {} failed", report.failed));
+    }
+    for problem in &view.problems {
+        say(problem);
+    }
+    match report.failed > 0 || !view.problems.is_empty() {
+        true => tell("done, but for what is named above; the rest is whole", 23),
+        false => 0,
+    }
+}

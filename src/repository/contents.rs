@@ -1,0 +1,201 @@
+//! Contents of a repository, by the places at which they begin.
+
+use super::record::Place;
+use crate::disk::Root;
+use crate::id::Digest;
+use crate::log::segment::read_block;
+use crate::path::TreePath;
+use crate::wire::block::{Block, Piece};
+use crate::wire::frame;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+/// Blocks that stay decoded: neighbours in a folder are neighbours in a block, or in the one beside it.
+const CACHED: usize = 8;
+
+/// Why a content cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContentError {
+    /// The point has no place for it.
+    #[error("its content was not there when the point was made")]
+    Nowhere,
+    /// The segment is gone, or cannot be opened.
+    #[error("{segment} is missing: {reason}")]
+    Missing {
+        /// The segment's file.
+        segment: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// What stands there is not what was written.
+    #[error("{segment} is damaged at byte {offset}: {what}")]
+    Damaged {
+        /// The segment's file.
+        segment: String,
+        /// Where the block begins.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A segment that contents are read from.
+struct Source {
+    file: Result<File, String>,
+    shown: String,
+}
+
+/// A decoded block, and where the frame behind it begins.
+type Decoded = (Rc<Block>, u64);
+
+/// The segments of a view, numbered from 0.
+#[derive(Default)]
+pub struct Contents {
+    sources: Vec<Source>,
+    cache: RefCell<VecDeque<((u32, u64), Decoded)>>,
+}
+
+impl Contents {
+    /// Adds a segment; gives its number. One that cannot be opened is named when something in it is asked for.
+    pub fn add(&mut self, root: &Root, path: &TreePath) -> u32 {
+        let file = root.open_file(path).map_err(|error| error.source.to_string());
+        self.sources.push(Source { file, shown: root.show(path) });
+        (self.sources.len() - 1) as u32
+    }
+
+    /// How many segments there are.
+    pub fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Hands over the pieces of a content, in order; gives its digest, which its bytes have.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment; pieces that were handed over are of no worth then. `each` may fail, too.
+    pub fn read<E: From<ContentError>>(
+        &self,
+        place: Place,
+        mut each: impl FnMut(&Piece, &[u8]) -> Result<(), E>,
+    ) -> Result<Digest, E> {
+        let damaged = |offset, what: &str| self.damaged(place.segment, offset, what);
+        let (mut block, mut next) = self.block(place.segment, place.offset)?;
+        let mut index = place.piece as usize;
+        let number = block.pieces.get(index).map(|piece| piece.number);
+        let number = number.ok_or_else(|| damaged(place.offset, "the block has fewer contents"))?;
+        let (mut hasher, mut length) = (blake3::Hasher::new(), 0);
+        loop {
+            let (piece, bytes) = block.contents().nth(index).ok_or_else(|| damaged(next, "a piece is missing"))?;
+            if piece.number != number || piece.offset != length {
+                return Err(damaged(place.offset, "another content stands there").into());
+            }
+            hasher.update(bytes);
+            length += bytes.len() as u64;
+            each(piece, bytes)?;
+            if let Some(digest) = piece.last {
+                return match Digest::from(hasher.finalize()) == digest {
+                    true => Ok(digest),
+                    false => Err(damaged(place.offset, "a content does not match its digest").into()),
+                };
+            }
+            (block, next, index) = self.next_piece(place.segment, next, number)?;
+        }
+    }
+
+    /// A content in memory.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn bytes(&self, place: Place) -> Result<(Vec<u8>, Digest), ContentError> {
+        let mut whole = Vec::new();
+        let digest = self.read(place, |_, bytes| {
+            whole.extend_from_slice(bytes);
+            Ok::<_, ContentError>(())
+        })?;
+        Ok((whole, digest))
+    }
+
+    /// The digest that a content is to have, without its bytes where it is small.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn digest(&self, place: Place) -> Result<Digest, ContentError> {
+        let (block, _) = self.block(place.segment, place.offset)?;
+        match block.pieces.get(place.piece as usize).and_then(|piece| piece.last) {
+            Some(digest) => Ok(digest),
+            None => self.bytes(place).map(|(_, digest)| digest),
+        }
+    }
+
+    /// The block that has the next piece of a content, the place behind it, and which piece it is.
+    fn next_piece(&self, segment: u32, mut at: u64, number: u64) -> Result<(Rc<Block>, u64, usize), ContentError> {
+        loop {
+            if !self.is_block(segment, at)? {
+                at = self.behind(segment, at)?;
+                continue;
+            }
+            let (block, next) = self.block(segment, at)?;
+            if let Some(index) = block.pieces.iter().position(|piece| piece.number == number) {
+                return Ok((block, next, index));
+            }
+            at = next;
+        }
+    }
+
+    fn header(&self, segment: u32, at: u64) -> Result<[u8; frame::HEADER], ContentError> {
+        let mut header = [0; frame::HEADER];
+        let read = self.file(segment)?.read_exact_at(&mut header, at);
+        read.map_err(|error| self.damaged(segment, at, &error.to_string()))?;
+        Ok(header)
+    }
+
+    fn is_block(&self, segment: u32, at: u64) -> Result<bool, ContentError> {
+        Ok(self.header(segment, at)?[4] == crate::wire::message::BLOCK)
+    }
+
+    fn behind(&self, segment: u32, at: u64) -> Result<u64, ContentError> {
+        let length = frame::payload_length(&self.header(segment, at)?);
+        let length = length.map_err(|error| self.damaged(segment, at, &error.to_string()))?;
+        Ok(at + (frame::HEADER + length) as u64)
+    }
+
+    /// A decoded block, and where the frame behind it begins.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn block(&self, segment: u32, at: u64) -> Result<Decoded, ContentError> {
+        let mut cache = self.cache.borrow_mut();
+        if let Some((_, decoded)) = cache.iter().find(|(place, _)| *place == (segment, at)) {
+            return Ok(decoded.clone());
+        }
+        let read = read_block(self.file(segment)?, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
+        let (payload, next) = read?;
+        let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
+        let decoded = (Rc::new(block), next);
+        if cache.len() == CACHED {
+            cache.pop_front();
+        }
+        cache.push_back(((segment, at), decoded.clone()));
+        Ok(decoded)
+    }
+
+    fn file(&self, segment: u32) -> Result<&File, ContentError> {
+        let source = self.sources.get(segment as usize).ok_or(ContentError::Nowhere)?;
+        source
+            .file
+            .as_ref()
+            .map_err(|reason| ContentError::Missing { segment: source.shown.clone(), reason: reason.clone() })
+    }
+
+    fn damaged(&self, segment: u32, offset: u64, what: &str) -> ContentError {
+        let shown = self.sources.get(segment as usize).map_or_else(String::new, |source| source.shown.clone());
+        ContentError::Damaged { segment: shown, offset, what: what.to_owned() }
+    }
+}

@@ -1,0 +1,186 @@
+//! Cutting a restore point out of a view: at one position of the log, without a look at any tree.
+
+use super::label::{PointKind, PointLabel};
+use super::layout::{Making, Repository, RepositoryError};
+use super::manifest::{Header, SegmentRef, Writer};
+use super::own::{OwnSegment, Ticket};
+use super::record::{Place, Record, What};
+use super::view::{Counts, View};
+use crate::id::{Epoch, Position, SetId};
+use crate::log::history::History;
+use crate::log::segment::chain_of;
+use crate::maildir::entry::Time;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+type Result<T> = std::result::Result<T, RepositoryError>;
+
+/// What a point's header says beside its label and segments.
+pub struct Stand {
+    /// The set.
+    pub set: SetId,
+    /// The epoch of the position.
+    pub epoch: Epoch,
+    /// The last batch in it.
+    pub position: Position,
+    /// How much there is.
+    pub counts: Counts,
+    /// The last segment of the log that it has seen.
+    pub reached: u64,
+}
+
+impl Stand {
+    /// The header of a point.
+    pub fn header(&self, label: &PointLabel, segments: Vec<SegmentRef>) -> Header {
+        let Counts { messages, files, directories, bytes } = self.counts;
+        Header {
+            label: label.to_string(),
+            full: (label.kind() == PointKind::Differential).then(|| label.full_label().to_string()),
+            set: self.set,
+            epoch: self.epoch,
+            position: self.position,
+            moment: label.moment(),
+            messages,
+            files,
+            directories,
+            bytes,
+            segments,
+            reached: self.reached,
+            ..Header::default()
+        }
+    }
+}
+
+/// The label of the point that is made now: the next second that is free.
+///
+/// # Errors
+/// Where the clock shows a time that has no label.
+pub fn label(repository: &Repository, full: Option<&PointLabel>, now: Time) -> Result<PointLabel> {
+    let newest = repository.labels()?.last().map(PointLabel::after);
+    let moment = newest.map_or(now, |free| now.max(free));
+    let failed = |error: super::label::LabelError| RepositoryError::Failed(error.to_string());
+    match full {
+        Some(full) => full.differential(moment).map_err(failed),
+        None => PointLabel::full(moment).map_err(failed),
+    }
+}
+
+/// Cuts a point. What could not be put into it is in the list that comes with its header.
+///
+/// # Errors
+/// Where the disk refuses, or the view cannot be read; there is no point then.
+pub fn cut(repository: &Repository, view: &View, label: &PointLabel) -> Result<(Header, Vec<String>)> {
+    let making = repository.begin(label)?;
+    let mut problems = Vec::new();
+    let patched = put_together(view, &making, &mut problems)?;
+    let used = used(view, label.kind())?;
+    let kept = match label.kind() {
+        // Its own list begins with that of its full, so that places there are places here.
+        PointKind::Differential => view.of_base(),
+        PointKind::Full => 0,
+    };
+    let mut numbers: BTreeMap<u32, u32> = (0..kept as u32).map(|index| (index, index)).collect();
+    let mut segments: Vec<SegmentRef> = view.segments.iter().take(kept).copied().collect();
+    for index in used.into_iter().filter(|index| *index as usize >= kept) {
+        let Some(segment) = view.segments.get(index as usize) else { continue };
+        let (root, path) = view.place(repository, index)?;
+        if label.kind() == PointKind::Full {
+            check(&root.show(&path), segment, &root.open_file(&path)?)?;
+        }
+        making.link(root, &path, segment.number)?;
+        numbers.insert(index, segments.len() as u32);
+        segments.push(*segment);
+    }
+    let own = segments.len() as u32;
+    segments.extend(patched.segment);
+    let mut writer = Writer::new(making.manifest()?);
+    let mut write = |record: &Record| -> Result<()> {
+        let mut record = record.clone();
+        if let Some((_, What::File { place, .. })) = &mut record.state {
+            *place = match patched.places.get(record.path.as_bytes()) {
+                Some((offset, piece)) => Some(Place { segment: own, offset: *offset, piece: *piece }),
+                None => place.and_then(|place| Some(Place { segment: *numbers.get(&place.segment)?, ..place })),
+            };
+        }
+        Ok(writer.push(&record)?)
+    };
+    match label.kind() {
+        PointKind::Full => view.beneath(&crate::path::TreePath::root()).try_for_each(|record| write(&record?))?,
+        PointKind::Differential => view.changed().try_for_each(write)?,
+    }
+    let stand =
+        Stand { set: view.set, epoch: view.epoch, position: view.position, counts: view.counts, reached: view.reached };
+    let header = stand.header(label, segments);
+    writer.finish(header.clone())?;
+    making.finish()?;
+    Ok((header, problems))
+}
+
+/// Reads a segment to where a point needs it, every check, and compares it with what it was.
+///
+/// # Errors
+/// Where it is damaged, or another one.
+pub fn check(shown: &str, segment: &SegmentRef, file: &std::fs::File) -> Result<()> {
+    let failed = |what: String| RepositoryError::Failed(format!("{shown} {what}"));
+    match chain_of(file, segment.length) {
+        Ok(chain) if chain == segment.chain => Ok(()),
+        Ok(_) => Err(failed("is not the segment that the point was made with".to_owned())),
+        Err(error) => Err(failed(format!("is damaged: {error}"))),
+    }
+}
+
+/// The segments that contents of the point lie in.
+fn used(view: &View, kind: PointKind) -> Result<BTreeSet<u32>> {
+    let mut used = BTreeSet::new();
+    let mut note = |record: &Record| {
+        if let Some((_, What::File { place: Some(place), .. })) = &record.state {
+            used.insert(place.segment);
+        }
+    };
+    match kind {
+        PointKind::Full => {
+            for record in view.beneath(&crate::path::TreePath::root()) {
+                note(&record?);
+            }
+        }
+        PointKind::Differential => view.changed().for_each(note),
+    }
+    Ok(used)
+}
+
+/// Contents that were differences, whole: where they are in the point's own segment.
+#[derive(Default)]
+struct PutTogether {
+    places: HashMap<Vec<u8>, (u64, u32)>,
+    segment: Option<SegmentRef>,
+}
+
+fn put_together(view: &View, making: &Making<'_>, problems: &mut Vec<String>) -> Result<PutTogether> {
+    let mut tickets: Vec<(Vec<u8>, Ticket)> = Vec::new();
+    let mut own: Option<OwnSegment> = None;
+    for record in view.changed().filter(|record| record.state.is_some() && view.is_patched(&record.path)) {
+        let (bytes, digest) = match view.patch(record) {
+            Ok(patched) => patched,
+            Err(error) => {
+                problems.push(format!("{}: {error}", record.path));
+                continue;
+            }
+        };
+        let segment = match &mut own {
+            Some(segment) => segment,
+            none => none.insert(OwnSegment::create(making)?),
+        };
+        tickets.push((record.path.as_bytes().to_vec(), segment.put(&bytes, digest)?));
+    }
+    let Some(own) = own else { return Ok(PutTogether::default()) };
+    let (segment, places) = own.finish()?;
+    let places = tickets.into_iter().filter_map(|(path, ticket)| Some((path, *places.get(ticket)?))).collect();
+    Ok(PutTogether { places, segment: Some(segment) })
+}
+
+/// Where a segment of the log is linked from.
+pub(super) fn in_log(repository: &Repository, number: u64) -> Result<(&crate::disk::Root, crate::path::TreePath)> {
+    match &repository.history {
+        Some(history) => Ok((history.root(), History::path(number))),
+        None => Err(RepositoryError::Failed("the standby has no log".to_owned())),
+    }
+}

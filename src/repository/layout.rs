@@ -1,0 +1,299 @@
+//! Where a repository keeps what: `points/LABEL/` in the state of a standby, beside its `log/`.
+//!
+//! A point is a directory with a manifest and the segments that it needs, under their numbers: hard links. It appears
+//! by a rename, whole or not at all. `about` beside the manifest is what a person, or a check, says of it later.
+
+use super::label::PointLabel;
+use super::manifest::{Header, Manifest, ManifestError};
+use crate::disk::{DiskError, Root, Writer};
+use crate::log::history::History;
+use crate::log::segment::SegmentError;
+use crate::maildir::entry::Time;
+use crate::path::TreePath;
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::Path;
+
+/// Why a repository cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] SegmentError),
+    /// A content.
+    #[error(transparent)]
+    Content(#[from] super::contents::ContentError),
+    /// What was asked for is not there, or cannot be done.
+    #[error("{0}")]
+    Failed(String),
+}
+
+type Result<T> = std::result::Result<T, RepositoryError>;
+
+/// What is said of a point after it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct About {
+    /// It never expires.
+    #[serde(default)]
+    pub pinned: bool,
+    /// A person's words.
+    #[serde(default)]
+    pub note: String,
+    /// When it was last found whole.
+    #[serde(default)]
+    pub verified: Option<Time>,
+    /// How it was verified.
+    #[serde(default)]
+    pub verified_how: String,
+}
+
+/// A restore point.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// Its label.
+    pub label: PointLabel,
+    /// What its manifest says of it.
+    pub header: Header,
+    /// What was said of it later.
+    pub about: About,
+    /// Bytes on disk that go with it when it expires: files that nothing else links to.
+    pub own_bytes: u64,
+    /// Bytes on disk that it needs, all together.
+    pub bytes_on_disk: u64,
+}
+
+/// The repository of one standby.
+pub struct Repository {
+    /// The standby's state.
+    pub state: Root,
+    points: Root,
+    /// The log, where history is on.
+    pub history: Option<History>,
+}
+
+const MANIFEST: &str = "manifest";
+const ABOUT: &str = "about";
+
+/// Names that begin so are points in the making.
+const MAKING: &str = ".making-";
+
+impl Repository {
+    /// Opens the repository in the state of a standby.
+    ///
+    /// # Errors
+    /// Where there is no such state.
+    pub fn open(standby: &Path, state: Option<&Path>) -> Result<Self> {
+        let opened = match state {
+            Some(state) => Root::open(state),
+            None => Root::open(standby).and_then(|root| root.open_own(".mailtwin")),
+        };
+        let state = opened.map_err(|error| match error.is_not_found() {
+            true => RepositoryError::Failed(format!(
+                "{} is not a standby: it has no .mailtwin; name the directory that mailtwin sync made",
+                crate::path::escape(std::os::unix::ffi::OsStrExt::as_bytes(standby.as_os_str()))
+            )),
+            false => error.into(),
+        })?;
+        let points = match state.open_own("points") {
+            Err(error) if error.is_not_found() => state.make_own("points")?,
+            other => other?,
+        };
+        let history = History::open(&state)?;
+        Ok(Self { state, points, history })
+    }
+
+    /// Only one command at a time changes the points.
+    ///
+    /// # Errors
+    /// Where the disk refuses. `None` where another command holds the lock.
+    pub fn lock(&self) -> Result<Option<Writer>> {
+        Ok(self.state.lock("repository.lock")?)
+    }
+
+    /// Removes what killed commands left half made. The lock must be held.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn clear(&self) -> Result<()> {
+        let (listing, _) = self.points.list(&TreePath::root(), 64)?;
+        for entry in listing.entries.iter().filter(|entry| entry.name.as_bytes().starts_with(MAKING.as_bytes())) {
+            self.points.remove_directory(&TreePath::root().join(&entry.name))?;
+        }
+        Ok(())
+    }
+
+    /// The labels, oldest first.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn labels(&self) -> Result<Vec<PointLabel>> {
+        let (listing, _) = self.points.list(&TreePath::root(), 64)?;
+        let label = |name: &[u8]| std::str::from_utf8(name).ok()?.parse::<PointLabel>().ok();
+        let mut labels: Vec<PointLabel> =
+            listing.entries.iter().filter_map(|entry| label(entry.name.as_bytes())).collect();
+        labels.sort();
+        Ok(labels)
+    }
+
+    /// The points, oldest first, and what is wrong with those that cannot be read.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn points(&self) -> Result<(Vec<Point>, Vec<RepositoryError>)> {
+        let (mut points, mut wrong) = (Vec::new(), Vec::new());
+        for label in self.labels()? {
+            match self.point(&label) {
+                Ok(point) => points.push(point),
+                Err(error) => wrong.push(error),
+            }
+        }
+        Ok((points, wrong))
+    }
+
+    /// One point.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn point(&self, label: &PointLabel) -> Result<Point> {
+        let header = self.manifest(label)?.header().clone();
+        let directory = Self::directory(label);
+        let (listing, _) = self.points.list(&directory, 64)?;
+        let (mut own_bytes, mut bytes_on_disk) = (0, 0);
+        for entry in &listing.entries {
+            let stat = self.points.stat(&directory.join(&entry.name))?;
+            bytes_on_disk += stat.size;
+            own_bytes += if stat.links == 1 { stat.size } else { 0 };
+        }
+        Ok(Point { label: *label, header, about: self.about(label)?, own_bytes, bytes_on_disk })
+    }
+
+    /// Opens a point's manifest.
+    ///
+    /// # Errors
+    /// Where it is damaged, or not there.
+    pub fn manifest(&self, label: &PointLabel) -> Result<Manifest> {
+        let path = Self::directory(label).child(MANIFEST);
+        if self.points.stat_if_there(&path)?.is_none() {
+            return Err(RepositoryError::Failed(format!(
+                "there is no restore point {label}: mailtwin points lists them"
+            )));
+        }
+        Ok(Manifest::open(&self.points, &path)?)
+    }
+
+    /// What was said of a point.
+    ///
+    /// # Errors
+    /// Where the disk refuses. What cannot be understood was never said.
+    pub fn about(&self, label: &PointLabel) -> Result<About> {
+        let mut text = String::new();
+        match self.points.open_file(&Self::directory(label).child(ABOUT)) {
+            Err(error) if error.is_not_found() => return Ok(About::default()),
+            Err(error) => return Err(error.into()),
+            Ok(file) => drop(file.take(1 << 20).read_to_string(&mut text)),
+        }
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// Says something of a point.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn set_about(&self, label: &PointLabel, about: &About) -> Result<()> {
+        let directory = Self::directory(label);
+        let (path, draft) = (directory.child(ABOUT), directory.child("about.new"));
+        if self.points.stat_if_there(&draft)?.is_some() {
+            self.points.remove(&draft)?;
+        }
+        let mut writer = self.points.create(&draft, 0o600)?;
+        let text = serde_json::to_string(about).unwrap_or_default();
+        writer.write(text.as_bytes())?;
+        writer.sync()?;
+        self.points.rename(&draft, &path)?;
+        Ok(self.points.sync_directory(&directory)?)
+    }
+
+    /// The directory of points, and a point's own in it.
+    pub fn place(&self, label: &PointLabel) -> (&Root, TreePath) {
+        (&self.points, Self::directory(label))
+    }
+
+    fn directory(label: &PointLabel) -> TreePath {
+        TreePath::root().child(&label.to_string())
+    }
+
+    /// Begins a point: its directory under another name.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn begin(&self, label: &PointLabel) -> Result<Making<'_>> {
+        let directory = TreePath::root().child(&format!("{MAKING}{label}"));
+        self.points.make_directory(&directory)?;
+        Ok(Making { points: &self.points, directory, label: *label })
+    }
+
+    /// Removes a point: first its name, so that no half of it is ever taken for one.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn remove(&self, label: &PointLabel) -> Result<()> {
+        let going = TreePath::root().child(&format!("{MAKING}{label}"));
+        self.points.rename_directory(&Self::directory(label), &going)?;
+        self.points.sync_directory(&TreePath::root())?;
+        Ok(self.points.remove_directory(&going)?)
+    }
+}
+
+/// A point that is being made.
+pub struct Making<'a> {
+    points: &'a Root,
+    directory: TreePath,
+    label: PointLabel,
+}
+
+impl Making<'_> {
+    /// Creates the manifest's file.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn manifest(&self) -> Result<Writer> {
+        Ok(self.points.create(&self.directory.child(MANIFEST), 0o600)?)
+    }
+
+    /// Creates a segment of the point's own.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn segment(&self, number: u64) -> Result<Writer> {
+        Ok(self.points.create(&self.directory.child(&History::name(number)), 0o600)?)
+    }
+
+    /// Links a segment from elsewhere.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn link(&self, root: &Root, path: &TreePath, number: u64) -> Result<()> {
+        Ok(root.link_into(path, self.points, &self.directory.child(&History::name(number)))?)
+    }
+
+    /// Opens a segment of the point's own, to read it.
+    pub fn place(&self, number: u64) -> (&Root, TreePath) {
+        (self.points, self.directory.child(&History::name(number)))
+    }
+
+    /// Makes the point one: everything in it is durable.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn finish(self) -> Result<()> {
+        self.points.sync_directory(&self.directory)?;
+        self.points.rename_directory(&self.directory, &Repository::directory(&self.label))?;
+        Ok(self.points.sync_directory(&TreePath::root())?)
+    }
+}

@@ -1,0 +1,133 @@
+//! A segment of a point's own: blocks alone, of contents that no segment of the log has whole.
+
+use super::layout::{Making, RepositoryError};
+use super::manifest::SegmentRef;
+use crate::disk::Writer;
+use crate::id::{Digest, RandomId};
+use crate::wire::block::{self, Block, Piece};
+use crate::wire::frame::Frame;
+use crate::wire::message::BLOCK;
+
+type Result<T> = std::result::Result<T, RepositoryError>;
+
+/// zstd level: these blocks are written once and kept long.
+const LEVEL: i32 = 6;
+
+/// Raw bytes of one piece of a large content.
+const PIECE: usize = 1 << 20;
+
+/// Numbers of segments that are a point's own have this bit; those of the log count from 1.
+const OWN: u64 = 1 << 63;
+
+/// Stands for a place until its block is written: the number of the content.
+pub type Ticket = usize;
+
+/// A segment that is being written.
+pub struct OwnSegment {
+    writer: Writer,
+    number: u64,
+    length: u64,
+    chain: blake3::Hasher,
+    block: Block,
+    /// Contents that begin in `block`: which piece.
+    waiting: Vec<(Ticket, u32)>,
+    /// Where each content begins.
+    places: Vec<(u64, u32)>,
+}
+
+impl OwnSegment {
+    /// Begins one, under a number that no other has.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn create(making: &Making<'_>) -> Result<Self> {
+        let id = RandomId::fresh().map_err(|error| RepositoryError::Failed(format!("no random number: {error}")))?;
+        let mut first = [0; 8];
+        first.copy_from_slice(&id.0[..8]);
+        let number = u64::from_le_bytes(first) | OWN;
+        Ok(Self {
+            writer: making.segment(number)?,
+            number,
+            length: 0,
+            chain: blake3::Hasher::new(),
+            block: Block { pieces: Vec::new(), data: Vec::new() },
+            waiting: Vec::new(),
+            places: Vec::new(),
+        })
+    }
+
+    /// Bytes written.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends a packed block; gives its place.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn append(&mut self, payload: Vec<u8>) -> Result<u64> {
+        let frame = Frame::plain(BLOCK, payload);
+        let (header, payload) = frame.parts();
+        self.writer.write(&header)?;
+        self.writer.write(payload)?;
+        self.chain.update(&header);
+        let at = self.length;
+        self.length += frame.length();
+        Ok(at)
+    }
+
+    /// Packs a content. Its ticket is exchanged by [`OwnSegment::finish`].
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn put(&mut self, bytes: &[u8], digest: Digest) -> Result<Ticket> {
+        let ticket = self.places.len();
+        self.places.push((0, 0));
+        let mut offset = 0;
+        loop {
+            let end = (offset + PIECE).min(bytes.len());
+            if offset == 0 {
+                self.waiting.push((ticket, self.block.pieces.len() as u32));
+            }
+            let last = (end == bytes.len()).then_some(digest);
+            let length = (end - offset) as u32;
+            self.block.pieces.push(Piece { number: ticket as u64, offset: offset as u64, length, last, sparse: false });
+            self.block.data.extend_from_slice(&bytes[offset..end]);
+            if self.block.data.len() >= block::TARGET || self.block.pieces.len() >= 4096 {
+                self.close_block()?;
+            }
+            offset = end;
+            if last.is_some() {
+                return Ok(ticket);
+            }
+        }
+    }
+
+    fn close_block(&mut self) -> Result<()> {
+        if self.block.pieces.is_empty() {
+            return Ok(());
+        }
+        let failed = |error: std::io::Error| RepositoryError::Failed(format!("a block cannot be packed: {error}"));
+        let payload = self.block.encode(LEVEL).map_err(failed)?;
+        self.block.pieces.clear();
+        self.block.data.clear();
+        let at = self.append(payload)?;
+        for (ticket, piece) in self.waiting.drain(..) {
+            if let Some(place) = self.places.get_mut(ticket) {
+                *place = (at, piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it durable. Gives what a manifest says of it, and the place of each content by its ticket.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn finish(mut self) -> Result<(SegmentRef, Vec<(u64, u32)>)> {
+        self.close_block()?;
+        self.writer.sync()?;
+        let chain = self.chain.finalize().into();
+        Ok((SegmentRef { number: self.number, length: self.length, chain }, self.places))
+    }
+}

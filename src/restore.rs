@@ -1,0 +1,422 @@
+//! `restore`: a set, or part of one, as it was at a moment.
+//!
+//! Layer 5. A view says what there was; each directory becomes a batch; contents are staged and put in place by the
+//! same hand as replication's, `sync::apply`. The target keeps a state of its own while it is written to, so a killed
+//! restore is finished by running it again; when it is done the state goes.
+
+use crate::catalogue::edit::Edit;
+use crate::catalogue::store::Catalogue;
+use crate::disk::{DiskError, Root};
+use crate::id::Digest;
+use crate::maildir::change::{Change, Source};
+use crate::maildir::entry::{File, Mark, Meta};
+use crate::maildir::folder::SetKind;
+use crate::monitor::Problem;
+use crate::path::TreePath;
+use crate::repository::contents::ContentError;
+use crate::repository::layout::RepositoryError;
+use crate::repository::record::{Record, What};
+use crate::repository::view::View;
+use crate::sync::SyncError;
+use crate::sync::apply::{Arrived, Hand};
+use crate::sync::staging::Staging;
+use crate::wire::block::{Block, Piece};
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why a restore ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The target.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<DiskError> for RestoreError {
+    fn from(error: DiskError) -> Self {
+        Self::Sync(error.into())
+    }
+}
+
+impl From<crate::catalogue::CatalogueError> for RestoreError {
+    fn from(error: crate::catalogue::CatalogueError) -> Self {
+        Self::Sync(error.into())
+    }
+}
+
+impl RestoreError {
+    /// The exit code that belongs to it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Sync(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, RestoreError>;
+
+/// What a restore did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Files that were made.
+    pub created: u64,
+    /// Files that were there already, put there by an earlier run.
+    pub skipped: u64,
+    /// Files that could not be made.
+    pub failed: u64,
+    /// Bytes in the files that were made.
+    pub bytes: u64,
+    /// Why.
+    pub problems: Vec<Problem>,
+    /// Something a person should know that is no failure.
+    pub warnings: Vec<String>,
+}
+
+/// Which records are wanted.
+pub type Wanted<'a> = &'a dyn Fn(&Record) -> bool;
+
+/// Counts what is wanted of a view.
+///
+/// # Errors
+/// Where it cannot be read at all; what is damaged is in [`Report::problems`].
+pub fn plan(view: &View, wanted: Wanted<'_>) -> std::result::Result<Report, RepositoryError> {
+    let mut report = Report::default();
+    for record in view.beneath(&TreePath::root()) {
+        match record {
+            Ok(record) if wanted(&record) => match &record.state {
+                Some((_, What::File { size, .. })) => {
+                    report.created += 1;
+                    report.bytes += size;
+                }
+                Some((_, What::Symlink(_))) => report.created += 1,
+                _ => {}
+            },
+            Ok(_) => {}
+            Err(error) => {
+                report.failed += 1;
+                report.problems.push(Problem { subject: String::new(), reason: error.to_string() });
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Bytes of contents after which what was written is made durable.
+const CHECKPOINT: u64 = 256 << 20;
+
+/// Changes, and bytes of contents, that are put in place together.
+const BATCH_CHANGES: usize = 1000;
+const BATCH_BYTES: u64 = 32 << 20;
+
+/// The file that tells an unfinished restore from a standby, and which one it is.
+const RESTORING: &str = "restoring";
+
+/// Writes what is wanted of a view into an empty directory.
+///
+/// # Errors
+/// Where the target is not empty, or the disk refuses. What is damaged is in [`Report::problems`].
+pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, target: &Path) -> Result<Report> {
+    let (root, state) = open_target(target, what)?;
+    let _lock = root.lock_directory()?.ok_or_else(|| {
+        RestoreError::Sync(SyncError::Locked(format!("another run is writing to {}", root.show(&TreePath::root()))))
+    })?;
+    let report = {
+        let (catalogue, _) = Catalogue::open(&state)?;
+        let staging = Arc::new(Staging::open(&state)?);
+        staging.clear()?;
+        let mut restore = Restore {
+            view,
+            staging,
+            root: root.clone(),
+            report: Report::default(),
+            next_number: 0,
+            groups: HashMap::new(),
+            since_checkpoint: 0,
+        };
+        restore.run(&catalogue, wanted)?;
+        restore.report
+    };
+    let own = TreePath::root().child(OWN);
+    let time = view.get(&TreePath::root())?.and_then(|(meta, _)| meta.mtime);
+    root.remove_directory(&own)?;
+    if time.is_some() {
+        root.set_directory_time(&TreePath::root(), time)?;
+    }
+    root.sync_directory(&TreePath::root())?;
+    Ok(report)
+}
+
+const OWN: &str = ".mailtwin";
+
+/// Opens the target, made where its last name is missing. It is empty, or holds the beginning of this same restore.
+fn open_target(target: &Path, what: &str) -> Result<(Arc<Root>, Root)> {
+    let root = Arc::new(open_or_make(target)?);
+    let (listing, _) = root.list(&TreePath::root(), 16)?;
+    let show = root.show(&TreePath::root());
+    let is_own = |name: &[u8]| name == OWN.as_bytes();
+    if listing.entries.iter().any(|entry| is_own(entry.name.as_bytes())) {
+        let state = root.open_own(OWN)?;
+        let mut before = String::new();
+        match state.open_file(&TreePath::root().child(RESTORING)) {
+            Ok(file) => drop(file.take(4096).read_to_string(&mut before)),
+            Err(error) if error.is_not_found() && listing.entries.len() == 1 => {}
+            Err(error) if error.is_not_found() => {
+                return Err(RestoreError::Failed(format!("{show} is a standby: choose an empty directory")));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if before != what && listing.entries.len() > 1 {
+            return Err(RestoreError::Failed(format!(
+                "{show} holds the beginning of another restore ({before}): choose an empty directory"
+            )));
+        }
+        note(&state, what)?;
+        return Ok((root, state));
+    }
+    if !listing.entries.is_empty() {
+        return Err(RestoreError::Failed(format!("{show} is not empty: choose an empty directory")));
+    }
+    let state = root.make_own(OWN)?;
+    note(&state, what)?;
+    Ok((root, state))
+}
+
+fn note(state: &Root, what: &str) -> Result<()> {
+    let path = TreePath::root().child(RESTORING);
+    if state.stat_if_there(&path)?.is_some() {
+        state.remove(&path)?;
+    }
+    let mut writer = state.create(&path, 0o600)?;
+    writer.write(what.as_bytes())?;
+    Ok(writer.sync()?)
+}
+
+fn open_or_make(path: &Path) -> Result<Root> {
+    match Root::open(path) {
+        Err(error) if error.is_not_found() => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            match path.file_name() {
+                Some(name) => Ok(Root::open(parent)?.make_own(name).and_then(|_| Root::open(path))?),
+                None => Err(error.into()),
+            }
+        }
+        other => Ok(other?),
+    }
+}
+
+/// A restore that is under way.
+struct Restore<'a> {
+    view: &'a View,
+    staging: Arc<Staging>,
+    root: Arc<Root>,
+    report: Report,
+    next_number: u64,
+    /// The first file of each group of hard links.
+    groups: HashMap<u64, (TreePath, Mark)>,
+    since_checkpoint: u64,
+}
+
+/// Changes that are put in place together.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    bytes: u64,
+}
+
+impl Restore<'_> {
+    fn run(&mut self, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<()> {
+        let mut records = self.view.beneath(&TreePath::root());
+        // Directories above what is wanted, not made yet.
+        let mut above: Vec<(TreePath, Meta)> = Vec::new();
+        let mut ended = false;
+        while !ended {
+            let transaction = catalogue.begin()?;
+            {
+                let mut edit = Edit::new(&transaction)?;
+                let mut hand = Hand::new(self.root.clone(), self.staging.clone(), SetKind::Maildir);
+                let mut batch = Batch::default();
+                self.since_checkpoint = 0;
+                ended = loop {
+                    match records.next() {
+                        None => break true,
+                        Some(Err(error)) => self.problem(String::new(), error.to_string()),
+                        Some(Ok(record)) => self.record(&record, wanted, &mut above, &mut batch, &mut edit)?,
+                    }
+                    if batch.changes.len() >= BATCH_CHANGES || batch.bytes >= BATCH_BYTES {
+                        self.put(&mut batch, &mut hand, &mut edit)?;
+                    }
+                    if self.since_checkpoint >= CHECKPOINT {
+                        break false;
+                    }
+                };
+                self.put(&mut batch, &mut hand, &mut edit)?;
+                hand.put_lock_away().map_err(RestoreError::Sync)?;
+                self.report.failed += hand.problems.len() as u64;
+                self.report.problems.append(&mut hand.problems);
+                if hand.owners_left && self.report.warnings.is_empty() {
+                    self.report.warnings.push("not root: files keep the owner that runs mailtwin".to_owned());
+                }
+                self.root.sync_file_system()?;
+                edit.finish()?;
+            }
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        record: &Record,
+        wanted: Wanted<'_>,
+        above: &mut Vec<(TreePath, Meta)>,
+        batch: &mut Batch,
+        edit: &mut Edit<'_>,
+    ) -> Result<()> {
+        let Some((meta, what)) = &record.state else { return Ok(()) };
+        above.retain(|(directory, _)| record.path.is_within(directory));
+        let is_wanted = wanted(record);
+        if *what == What::Directory && !is_wanted {
+            above.push((record.path.clone(), meta.clone()));
+            return Ok(());
+        }
+        if !is_wanted {
+            return Ok(());
+        }
+        for (path, meta) in above.drain(..) {
+            batch.changes.push(Change::MakeDirectory { path, meta });
+        }
+        match what {
+            What::Directory => {
+                batch.changes.push(Change::MakeDirectory { path: record.path.clone(), meta: meta.clone() });
+            }
+            What::Symlink(target) => {
+                let (path, meta, target) = (record.path.clone(), meta.clone(), target.clone());
+                batch.changes.push(Change::Symlink { path, meta, target });
+                self.report.created += 1;
+            }
+            What::File { size, group, check, .. } => self.file(record, meta, *size, *group, *check, batch, edit)?,
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a file's record, taken apart once")]
+    fn file(
+        &mut self,
+        record: &Record,
+        meta: &Meta,
+        size: u64,
+        group: u64,
+        check: [u8; 8],
+        batch: &mut Batch,
+        edit: &mut Edit<'_>,
+    ) -> Result<()> {
+        let path = record.path.clone();
+        if let Some((existing, mark)) = self.groups.get(&group).filter(|_| group != 0) {
+            let (existing, mark) = (existing.clone(), *mark);
+            batch.changes.push(Change::Link { path, existing, group, mark });
+            self.report.created += 1;
+            return Ok(());
+        }
+        let mark = Mark { size, mtime: meta.mtime.unwrap_or_default() };
+        // An earlier run of this restore put it there, and made it durable.
+        let is_there = edit.known(&path)?.is_some_and(|known| {
+            known.entry.mark() == mark && known.entry.file().is_some_and(|file| file.digest.0[..8] == check)
+        });
+        if is_there {
+            self.report.skipped += 1;
+        } else {
+            match self.stage(record) {
+                Ok(Some((number, digest))) if digest.0[..8] == check => {
+                    let file = File { size, digest, group };
+                    let source = Source::Shipped(number);
+                    batch.changes.push(Change::Put { path: path.clone(), meta: meta.clone(), file, source });
+                    batch.bytes += size;
+                    self.since_checkpoint += size;
+                    self.report.created += 1;
+                    self.report.bytes += size;
+                }
+                Ok(_) => {
+                    self.problem(self.root.show(&path), "the repository has another content in its place".to_owned());
+                    return Ok(());
+                }
+                Err(RestoreError::Repository(RepositoryError::Content(error))) => {
+                    self.problem(self.root.show(&path), error.to_string());
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if group != 0 {
+            self.groups.insert(group, (path, mark));
+        }
+        Ok(())
+    }
+
+    fn problem(&mut self, subject: String, reason: String) {
+        self.report.failed += 1;
+        self.report.problems.push(Problem { subject, reason });
+    }
+
+    /// Stages a content; gives its number and digest.
+    fn stage(&mut self, record: &Record) -> Result<Option<(u64, Digest)>> {
+        let Some((_, What::File { place, .. })) = &record.state else { return Ok(None) };
+        self.next_number += 1;
+        let number = self.next_number;
+        let missing = |error: ContentError| RestoreError::Repository(error.into());
+        if self.view.is_patched(&record.path) {
+            let (bytes, digest) = self.view.patch(record).map_err(missing)?;
+            self.stage_whole(number, &bytes, digest)?;
+            return Ok(Some((number, digest)));
+        }
+        let place = place.ok_or(ContentError::Nowhere).map_err(missing)?;
+        let staging = self.staging.clone();
+        let read = self.view.contents.read(place, |piece, bytes| {
+            let piece = Piece { number, ..piece.clone() };
+            staging.take(&Block { pieces: vec![piece], data: bytes.to_vec() }).map_err(Staged::Failed)
+        });
+        match read {
+            Ok(digest) => Ok(Some((number, digest))),
+            Err(Staged::Content(error)) => {
+                self.staging.discard(number)?;
+                Err(missing(error))
+            }
+            Err(Staged::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    fn stage_whole(&self, number: u64, bytes: &[u8], digest: Digest) -> Result<()> {
+        let length = bytes.len() as u32;
+        let piece = Piece { number, offset: 0, length, last: Some(digest), sparse: false };
+        Ok(self.staging.take(&Block { pieces: vec![piece], data: bytes.to_vec() })?)
+    }
+
+    fn put(&mut self, batch: &mut Batch, hand: &mut Hand, edit: &mut Edit<'_>) -> Result<()> {
+        let Batch { changes, .. } = std::mem::take(batch);
+        for change in &changes {
+            edit.apply(change)?;
+        }
+        edit.flush()?;
+        Ok(hand.batch(&changes, &Arrived, edit)?)
+    }
+}
+
+/// Why a content was not staged.
+enum Staged {
+    Content(ContentError),
+    Failed(SyncError),
+}
+
+impl From<ContentError> for Staged {
+    fn from(error: ContentError) -> Self {
+        Self::Content(error)
+    }
+}
