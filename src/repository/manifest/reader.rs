@@ -92,8 +92,7 @@ impl Manifest {
     /// The record of a path and of all beneath it, in order, out of the ranges that have them; otherwise as
     /// [`Manifest::records`].
     pub fn beneath(&self, path: &TreePath) -> Records<'_> {
-        let key = key(path);
-        Records::new(self, key.clone(), Some(key))
+        Records::new(self, key(path), Some(path.clone()))
     }
 
     /// The record of a path, if there is one. The last few ranges are kept in memory.
@@ -170,26 +169,26 @@ pub struct Records<'a> {
     next: usize,
     /// Records before this key are left out, of the first range.
     from: Vec<u8>,
-    /// Only keys that begin with this are meant.
-    beneath: Option<Vec<u8>>,
+    /// Only this path and what is beneath it is wanted.
+    beneath: Option<TreePath>,
     records: std::vec::IntoIter<Record>,
 }
 
 impl<'a> Records<'a> {
-    fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<Vec<u8>>) -> Self {
+    fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<TreePath>) -> Self {
         let next = manifest.range_of(&from).unwrap_or_default();
         Self { manifest, next, from, beneath, records: Vec::new().into_iter() }
     }
 
-    /// Whether a key, which is not before the first that is wanted, is wanted.
-    fn wants(&self, key: &[u8]) -> bool {
-        self.beneath.as_ref().is_none_or(|beneath| key.starts_with(beneath))
+    /// Whether a path, which is not before the first that is wanted, is wanted.
+    fn wants(&self, path: &TreePath) -> bool {
+        self.beneath.as_ref().is_none_or(|directory| path.is_within(directory))
     }
 
     /// Reads the next range; `None` where no range has more.
     fn read(&mut self) -> Option<Result<()>> {
         let range = self.manifest.ranges.get(self.next)?;
-        if *range.key > *self.from && !self.wants(&range.key) {
+        if *range.key > *self.from && !self.wants(&range.first) {
             return None;
         }
         let records = self.manifest.range(self.next);
@@ -208,7 +207,7 @@ impl Iterator for Records<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(record) = self.records.next() {
-                if self.wants(&key(&record.path)) {
+                if self.wants(&record.path) {
                     return Some(Ok(record));
                 }
                 // What follows is not wanted either.

@@ -145,6 +145,7 @@ fn mail(messages: u64) -> impl Iterator<Item = Record> {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "the figure is what one wants to see")]
 fn a_hundred_thousand_messages_take_less_than_fifty_bytes_each() {
     let (_directory, root) = repository();
     let mut writer = Writer::new(root.create(&file(), 0o600).expect("creates"));
@@ -160,6 +161,7 @@ fn a_hundred_thousand_messages_take_less_than_fifty_bytes_each() {
 
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::print_stdout, reason = "the figures are what one wants to see")]
 fn a_million_messages_are_written_and_read() {
     let (_directory, root) = repository();
     let mut writer = Writer::new(root.create(&file(), 0o600).expect("creates"));

@@ -62,10 +62,10 @@ impl Trailer {
         let (magic, rest) = payload.split_first_chunk::<8>()?;
         let (version, rest) = rest.split_first_chunk()?;
         let (minimum_reader, rest) = rest.split_first_chunk()?;
-        let (_, rest) = rest.split_first_chunk::<4>()?;
+        let (zero, rest) = rest.split_first_chunk::<4>()?;
         let (index, rest) = rest.split_first_chunk()?;
         let header = rest.first_chunk()?;
-        (*magic == MAGIC).then_some(Self {
+        (*magic == MAGIC && *zero == [0; 4]).then_some(Self {
             version: u16::from_le_bytes(*version),
             minimum_reader: u16::from_le_bytes(*minimum_reader),
             index: u64::from_le_bytes(*index),
