@@ -160,13 +160,10 @@ impl<'a> Input<'a> {
     pub(super) fn numbers(&mut self, count: usize, beside: &[&[u64]]) -> Result<Vec<u64>> {
         let (basis, form) = (self.byte()?, self.byte()?);
         let mut numbers = match form {
-            VARINTS => varints(&self.section()?)?,
-            SPLIT => joined(&self.section()?, &self.section()?)?,
+            VARINTS => varints(&self.section()?, count)?,
+            SPLIT => joined(&self.section()?, &self.section()?, count)?,
             _ => return Err(Malformed("a column of numbers has an unknown form")),
         };
-        if numbers.len() != count {
-            return Err(Malformed("a column has another length than its records"));
-        }
         add(&mut numbers, basis, beside)?;
         Ok(numbers)
     }
@@ -267,12 +264,13 @@ pub(super) fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-fn varints(bytes: &[u8]) -> Result<Vec<u64>> {
+/// A column has as many numbers as there are records that have them.
+const LENGTH: Malformed = Malformed("a column has another length than its records");
+
+fn varints(bytes: &[u8], count: usize) -> Result<Vec<u64>> {
     let mut input = Input::new(bytes);
-    let mut numbers = Vec::new();
-    while !input.is_empty() {
-        numbers.push(input.varint()?);
-    }
+    let numbers = (0..count).map(|_| input.varint()).collect::<Result<_>>()?;
+    input.finish().map_err(|_| LENGTH)?;
     Ok(numbers)
 }
 
@@ -295,7 +293,10 @@ fn split(numbers: &[u64]) -> (Vec<u8>, Vec<u8>) {
     (numbers.iter().map(|&number| bit_length(number) as u8).collect(), bits)
 }
 
-fn joined(lengths: &[u8], bits: &[u8]) -> Result<Vec<u64>> {
+fn joined(lengths: &[u8], bits: &[u8], count: usize) -> Result<Vec<u64>> {
+    if lengths.len() != count {
+        return Err(LENGTH);
+    }
     let sum: usize = lengths.iter().map(|&length| usize::from(length.saturating_sub(1))).sum();
     if lengths.iter().any(|&length| u32::from(length) > u64::BITS) || bits.len() != sum.div_ceil(8) {
         return Err(Malformed("the bits of numbers do not match their lengths"));
@@ -463,7 +464,7 @@ mod tests {
         fn bits_come_back(numbers in vec((any::<u64>(), 0..64), 0..100)) {
             let numbers: Vec<u64> = numbers.into_iter().map(|(number, shift)| number >> shift).collect();
             let (lengths, bits) = split(&numbers);
-            prop_assert_eq!(joined(&lengths, &bits), Ok(numbers));
+            prop_assert_eq!(joined(&lengths, &bits, numbers.len()), Ok(numbers));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! Reading a manifest: what is asked for, and nothing else.
 
-use super::trailer::{INDEX_MAX, LENGTH, RangeRef, Trailer};
+use super::trailer::{INDEX_MAX, INDEX_PART, LENGTH, RangeRef, Trailer};
 use super::{HEADER, Header, INDEX, ManifestError, RANGE, VERSION, key, range};
 use crate::disk::{DiskError, Root, stat_file};
 use crate::path::TreePath;
@@ -286,8 +286,7 @@ impl Input {
     }
 
     fn header(&self, trailer: &Trailer, end: u64) -> std::result::Result<Header, Fault> {
-        let mut allowed = frame::MAX_RAW;
-        unpacked(&self.frame(HEADER, trailer.header, end)?, &mut allowed)
+        Ok(unpacked(&self.frame(HEADER, trailer.header, end)?, frame::MAX_RAW)?.0)
     }
 
     /// The index, which fills all between its beginning and the header.
@@ -296,7 +295,12 @@ impl Input {
         let (mut at, mut allowed) = (trailer.index, INDEX_MAX);
         while at < trailer.header {
             let (frame, length) = self.frame_at(INDEX, at, trailer.header)?;
-            listed.append(&mut unpacked(&frame, &mut allowed)?);
+            let (mut part, unpacked): (Vec<RangeRef>, usize) = unpacked(&frame, allowed.min(INDEX_PART))?;
+            listed.append(&mut part);
+            if listed.len() as u64 > trailer.index / frame::HEADER as u64 {
+                return Err(Fault::Damaged("its index has more ranges than there is room for".to_owned()));
+            }
+            allowed -= unpacked;
             at += length;
         }
         let ends: Vec<u64> = listed.iter().skip(1).map(|range| range.offset).chain([trailer.index]).collect();
@@ -324,12 +328,14 @@ impl Range {
     }
 }
 
-/// Unpacks what a frame has, of at most `allowed` bytes.
-fn unpacked<T: DeserializeOwned>(frame: &Frame, allowed: &mut usize) -> std::result::Result<T, Fault> {
+/// Unpacks what a frame has, of at most `allowed` bytes; gives how many there were.
+fn unpacked<T: DeserializeOwned>(frame: &Frame, allowed: usize) -> std::result::Result<(T, usize), Fault> {
     let payload = frame.payload().map_err(|error| Fault::Damaged(error.to_string()))?;
-    *allowed = allowed.checked_sub(payload.len()).ok_or_else(|| Fault::Damaged("its index is too long".to_owned()))?;
+    if payload.len() > allowed {
+        return Err(Fault::Damaged("its index is too long".to_owned()));
+    }
     match postcard::take_from_bytes(&payload) {
-        Ok((value, [])) => Ok(value),
+        Ok((value, [])) => Ok((value, payload.len())),
         _ => Err(Fault::Damaged("a part of it does not decode".to_owned())),
     }
 }

@@ -6,6 +6,7 @@ use crate::maildir::entry::{Meta, Xattr};
 use crate::path::{Name, TreePath};
 use crate::repository::envelope::Envelope;
 use crate::repository::record::{Place, Record, What};
+use crate::wire::frame::Frame;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -446,14 +447,51 @@ fn a_damaged_range_takes_no_record_of_another() {
     assert!(manifest.beneath(&records[5000].path).all(|record| record.is_ok()));
 }
 
-/// Replaces the last frames of a manifest.
+/// The bytes of frames, one behind the other.
+fn frames(frames: &[Frame]) -> Vec<u8> {
+    let bytes = |frame: &Frame| {
+        let (header, payload) = frame.parts();
+        [&header[..], payload].concat()
+    };
+    frames.iter().flat_map(bytes).collect()
+}
+
+#[test]
+fn an_index_of_more_than_there_is_costs_no_memory() {
+    let (directory, root) = repository();
+    let ranges = |count: u32| {
+        let range = |number: u32| trailer::RangeRef { first: path(&number.to_string()), offset: 0, count: 1 };
+        Frame::compressed(INDEX, postcard::to_stdvec(&(0..count).map(range).collect::<Vec<_>>()).expect("packs"))
+    };
+    for (index, what) in [(ranges(200_000), "its index is too long"), (ranges(9), "more ranges than there is room for")]
+    {
+        let header = Header { version: VERSION, minimum_reader: VERSION, ..header() };
+        let header = Frame::plain(HEADER, postcard::to_stdvec(&header).expect("packs"));
+        let trailer = trailer::Trailer::new(0, index.length());
+        std::fs::write(directory.path().join("manifest"), frames(&[index, header, trailer.frame()])).expect("writes");
+        let error = Manifest::open(&root, &file()).map(|_| ()).expect_err("is refused").to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_long_index_has_several_parts() {
+    let (_directory, root) = repository();
+    let name = "n".repeat(200);
+    let deep = |number: u32| vec![format!("{number:04}{name}"); 300].join("/");
+    // So long a path that a range has a few of them, and the index a part for each few ranges.
+    let records: Vec<Record> = (0..700).map(|number| folder(&deep(number))).collect();
+    write(&root, &records);
+    let manifest = Manifest::open(&root, &file()).expect("opens");
+    assert_eq!(manifest.get(&records[699].path).expect("reads").as_ref(), Some(&records[699]));
+    assert_eq!(all(&manifest), records);
+}
+
+/// Replaces the trailer of a manifest.
 fn with_end(root: &Root, directory: &std::path::Path, trailer: trailer::Trailer) {
     let mut bytes = std::fs::read(directory.join("manifest")).expect("reads");
     bytes.truncate(bytes.len() - trailer::LENGTH);
-    let frame = trailer.frame();
-    let (header, payload) = frame.parts();
-    bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(payload);
+    bytes.extend(frames(&[trailer.frame()]));
     root.remove(&file()).expect("removes");
     std::fs::write(directory.join("manifest"), bytes).expect("writes");
 }

@@ -17,6 +17,12 @@ pub(super) const LENGTH: usize = frame::HEADER + PAYLOAD;
 /// Most bytes of the index, unpacked: a billion messages.
 pub(super) const INDEX_MAX: usize = 256 << 20;
 
+/// Most bytes of a part of the index, unpacked: what a reader makes of one is some thirty times as much at most.
+pub(super) const INDEX_PART: usize = 1 << 20;
+
+/// Most bytes that a range has in the index beside its first path.
+pub(super) const RANGE_REF: usize = 18;
+
 /// The last bytes of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trailer {
