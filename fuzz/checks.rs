@@ -16,6 +16,8 @@ use mailtwin::maildir::entry::Known;
 use mailtwin::maildir::folder::SetKind;
 use mailtwin::maildir::{control, name};
 use mailtwin::path::{Name, PathError, RESERVED, TreePath, escape};
+use mailtwin::repository::envelope::{Envelope, TEXT_MAX};
+use mailtwin::repository::manifest::{Manifest, ManifestError, range};
 use mailtwin::wire::block::Block;
 use mailtwin::wire::frame::{self, Frame};
 use mailtwin::wire::message::{Message, MessageError};
@@ -25,12 +27,14 @@ use std::fmt::Debug;
 pub type Check = (&'static str, fn(&[u8]));
 
 /// Every check.
-pub const ALL: [Check; 9] = [
+pub const ALL: [Check; 11] = [
     ("block", block),
     ("catalogue", catalogue),
     ("delta", delta),
+    ("envelope", envelope),
     ("filter", filter),
     ("frame", frame),
+    ("manifest", manifest),
     ("message", message),
     ("name", name),
     ("segment", segment),
@@ -94,16 +98,22 @@ pub fn block(data: &[u8]) {
 
 /// A log is read to its last whole batch, or refused; it is made of kinds, lengths and payloads, and its end may be cut.
 pub fn segment(data: &[u8]) {
-    let Some((&cut, mut rest)) = data.split_first() else { return };
-    let mut log = Vec::new();
-    while let Some(([kind, flags, low, high], after)) = rest.split_first_chunk::<4>() {
-        let length = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
-        log.append(&mut sealed(*kind, *flags, &after[..length]));
-        rest = &after[length..];
-    }
-    log.extend_from_slice(rest);
+    let Some((&cut, rest)) = data.split_first() else { return };
+    let mut log = sealed_frames(rest);
     log.truncate(log.len().saturating_sub(usize::from(cut)));
     replay(&log);
+}
+
+/// Frames whose checks are right, of kinds, flags, lengths and payloads; what is no whole one stands behind them.
+fn sealed_frames(mut rest: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    while let Some(([kind, flags, low, high], after)) = rest.split_first_chunk::<4>() {
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
+        frames.append(&mut sealed(*kind, *flags, &after[..length]));
+        rest = &after[length..];
+    }
+    frames.extend_from_slice(rest);
+    frames
 }
 
 /// Reads a log to its end and gives the number of changes in each batch.
@@ -137,6 +147,50 @@ fn whole<T>(read: Result<Option<T>, SegmentError>) -> Option<T> {
             panic!("the disk is well: {error}")
         }
         Err(_) => None,
+    }
+}
+
+/// The payload of a range (behind a zero) is refused, or packs and unpacks to itself; a manifest (made of kinds, flags,
+/// lengths and payloads) is refused, or says the same whichever way it is asked.
+pub fn manifest(data: &[u8]) {
+    match data.split_first() {
+        Some((0, payload)) => {
+            let Ok(records) = range::decode(payload) else { return };
+            records.iter().for_each(|record| is_beneath_the_root(&record.path));
+            let packed = range::encode(&records).expect("what was unpacked packs");
+            assert_eq!(range::decode(&packed).expect("what was packed unpacks"), records);
+        }
+        Some((_, frames)) => opens(&sealed_frames(frames)),
+        None => {}
+    }
+}
+
+fn opens(manifest: &[u8]) {
+    thread_local! {
+        static REPOSITORY: tempfile::TempDir = tempfile::tempdir().expect("a directory");
+    }
+    REPOSITORY.with(|directory| {
+        std::fs::write(directory.path().join("manifest"), manifest).expect("writes");
+        let root = Root::open(directory.path()).expect("opens");
+        let manifest = match Manifest::open(&root, &TreePath::root().child("manifest")) {
+            Ok(manifest) => manifest,
+            Err(ManifestError::Disk(error)) => panic!("the disk is well: {error}"),
+            Err(_) => return,
+        };
+        let known: Vec<_> = manifest.records(&[]).flatten().collect();
+        assert!(known.len() as u64 <= manifest.len());
+        assert!(manifest.beneath(&TreePath::root()).flatten().eq(known.iter().cloned()));
+        for record in known.iter().take(9) {
+            assert_eq!(manifest.get(&record.path).expect("was read before").as_ref(), Some(record));
+        }
+    });
+}
+
+/// The beginning of a message gives an envelope, and what is in it can be shown.
+pub fn envelope(data: &[u8]) {
+    let envelope = Envelope::parse(data);
+    for text in [envelope.message_id, envelope.from, envelope.to, envelope.subject] {
+        assert!(text.len() <= TEXT_MAX && !text.contains(char::is_control));
     }
 }
 

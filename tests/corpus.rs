@@ -8,9 +8,13 @@ mod checks;
 use mailtwin::catalogue::directory::{Row, key, pack};
 use mailtwin::catalogue::store::Head;
 use mailtwin::delta::{self, Differ, Signature, SignatureBuilder};
+use mailtwin::disk::Root;
 use mailtwin::id::Digest;
 use mailtwin::maildir::entry::{Entry, File, Kind, Known, Local, Look, Meta, Time, Xattr};
 use mailtwin::path::{Name, TreePath};
+use mailtwin::repository::envelope::Envelope;
+use mailtwin::repository::manifest::{Header, SegmentRef, Writer};
+use mailtwin::repository::record::{Place, Record, What};
 use mailtwin::wire::frame::Frame;
 use mailtwin::wire::message::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,8 +98,13 @@ fn seeds() -> Vec<Seed> {
             }
         }
     }
-    add("segment", "day", records("segment-1.day", 0));
-    add("segment", "day-cut", records("segment-1.day", 30));
+    add("segment", "day", records(0, frames("segment-1.day")));
+    add("segment", "day-cut", records(30, frames("segment-1.day")));
+    let manifest = manifest_frames();
+    let range = manifest[0].payload().expect("a good frame").into_owned();
+    add("manifest", "range", [&[0][..], &range].concat());
+    add("manifest", "file", records(1, manifest));
+    add("envelope", "encoded", ENVELOPE.into());
     for (name, bytes) in catalogue_seeds() {
         add("catalogue", name, bytes);
     }
@@ -125,10 +134,10 @@ fn one_of_each_kind(file: &str) -> BTreeMap<String, Frame> {
     found
 }
 
-/// A log as the check of the target `segment` takes it apart.
-fn records(file: &str, cut: u8) -> Vec<u8> {
-    let mut bytes = vec![cut];
-    for frame in frames(file) {
+/// Frames as the checks of the targets `segment` and `manifest` take them apart, behind a byte of theirs.
+fn records(first: u8, frames: Vec<Frame>) -> Vec<u8> {
+    let mut bytes = vec![first];
+    for frame in frames {
         let (header, payload) = frame.parts();
         bytes.extend_from_slice(&[frame.kind, header[5]]);
         bytes.extend_from_slice(&u16::try_from(payload.len()).expect("a short frame").to_le_bytes());
@@ -164,6 +173,48 @@ fn catalogue_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("sum", packed(b's', vec![7; mailtwin::catalogue::digest::LENGTH])),
         ("key", packed(b'k', key(&path))),
     ]
+}
+
+const ENVELOPE: &str = "Message-ID: <1.2@example.org>\r\nFrom: =?utf-8?Q?J=C3=B6rg?= <j@example.org>,\r\n \"B, C\" <b@x>\r\n\
+To: friends: a@example.org;\r\nSubject: =?iso-8859-1?Q?Gr=FC=DFe?= =?gb2312?B?xOO6ww==?=\r\n\tthere\r\n\
+Date: Sun, 22 Nov 2026 09:59:58 +0100\r\n\r\nbody";
+
+/// A manifest that has a record of each form.
+fn manifest_frames() -> Vec<Frame> {
+    let meta = |mode| Meta {
+        mode,
+        uid: 5000,
+        gid: 5000,
+        mtime: Some(Time { seconds: 1_778_768_000, nanos: 5 }),
+        xattrs: vec![],
+    };
+    let xattrs = vec![Xattr { name: b"user.note".to_vec(), value: b"value".to_vec() }];
+    let message = |group, place| What::File {
+        size: 2707,
+        group,
+        check: *b"8 bytes!",
+        place,
+        envelope: Some(Box::new(Envelope::parse(ENVELOPE.as_bytes()))),
+    };
+    let place = |piece| Some(Place { segment: 0, offset: 300, piece });
+    let file = What::File { size: 0, group: 0, check: [7; 8], place: None, envelope: None };
+    let record = |path: &str, state| Record { path: TreePath::new(path.as_bytes()).expect("a path"), state };
+    let records = [
+        record("", Some((meta(0o755), What::Directory))),
+        record("u/cur", Some((Meta { mtime: None, xattrs, ..meta(0o700) }, What::Directory))),
+        record("u/cur/1778768000.M442564P4235.mx1,S=2707,W=2761:2,FSa", Some((meta(0o600), message(0, place(0))))),
+        record("u/cur/1778768001.M442565P4235.mx1,S=2707,W=2761:2,", Some((meta(0o600), message(3, place(1))))),
+        record("u/cur/1778768002.M442566P4235.mx1:2,T", None),
+        record("u/dovecot-uidlist", Some((meta(0o600), file))),
+        record("u/x.sieve", Some((meta(0o777), What::Symlink(b"sieve/x.sieve".to_vec())))),
+    ];
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = Root::open(directory.path()).expect("opens");
+    let mut writer = Writer::new(root.create(&TreePath::root().child("m"), 0o600).expect("creates"));
+    records.iter().for_each(|record| writer.push(record).expect("takes it"));
+    let segments = vec![SegmentRef { number: 1, length: 900, chain: Digest::of(b"chain") }];
+    writer.finish(Header { label: "20261122-030000F".to_owned(), segments, ..Header::default() }).expect("finishes");
+    frames_of("m", &read(&directory.path().join("m")))
 }
 
 fn delta_seeds() -> Vec<(&'static str, Vec<u8>)> {
@@ -202,8 +253,10 @@ fn list() -> Vec<[String; 3]> {
 }
 
 fn frames(file: &str) -> Vec<Frame> {
-    let bytes = read(&project("fixtures/formats").join(file));
-    let mut input = &bytes[..];
+    frames_of(file, &read(&project("fixtures/formats").join(file)))
+}
+
+fn frames_of(file: &str, mut input: &[u8]) -> Vec<Frame> {
     let mut frames = Vec::new();
     while !input.is_empty() {
         frames.push(Frame::read(&mut input).unwrap_or_else(|error| panic!("{file}: {error}")));

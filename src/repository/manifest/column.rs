@@ -160,13 +160,10 @@ impl<'a> Input<'a> {
     pub(super) fn numbers(&mut self, count: usize, beside: &[&[u64]]) -> Result<Vec<u64>> {
         let (basis, form) = (self.byte()?, self.byte()?);
         let mut numbers = match form {
-            VARINTS => varints(&self.section()?)?,
-            SPLIT => joined(&self.section()?, &self.section()?)?,
+            VARINTS => varints(&self.section()?, count)?,
+            SPLIT => joined(&self.section()?, &self.section()?, count)?,
             _ => return Err(Malformed("a column of numbers has an unknown form")),
         };
-        if numbers.len() != count {
-            return Err(Malformed("a column has another length than its records"));
-        }
         add(&mut numbers, basis, beside)?;
         Ok(numbers)
     }
@@ -267,12 +264,13 @@ pub(super) fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-fn varints(bytes: &[u8]) -> Result<Vec<u64>> {
+/// A column has as many numbers as there are records that have them.
+const LENGTH: Malformed = Malformed("a column has another length than its records");
+
+fn varints(bytes: &[u8], count: usize) -> Result<Vec<u64>> {
     let mut input = Input::new(bytes);
-    let mut numbers = Vec::new();
-    while !input.is_empty() {
-        numbers.push(input.varint()?);
-    }
+    let numbers = (0..count).map(|_| input.varint()).collect::<Result<_>>()?;
+    input.finish().map_err(|_| LENGTH)?;
     Ok(numbers)
 }
 
@@ -295,7 +293,10 @@ fn split(numbers: &[u64]) -> (Vec<u8>, Vec<u8>) {
     (numbers.iter().map(|&number| bit_length(number) as u8).collect(), bits)
 }
 
-fn joined(lengths: &[u8], bits: &[u8]) -> Result<Vec<u64>> {
+fn joined(lengths: &[u8], bits: &[u8], count: usize) -> Result<Vec<u64>> {
+    if lengths.len() != count {
+        return Err(LENGTH);
+    }
     let sum: usize = lengths.iter().map(|&length| usize::from(length.saturating_sub(1))).sum();
     if lengths.iter().any(|&length| u32::from(length) > u64::BITS) || bits.len() != sum.div_ceil(8) {
         return Err(Malformed("the bits of numbers do not match their lengths"));
@@ -407,5 +408,86 @@ impl Vocabulary {
     /// Every word, in the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.ends.len()).filter_map(|number| self.get(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn packed(pack: impl FnOnce(&mut Packer) -> io::Result<()>) -> Vec<u8> {
+        let mut packer = Packer::new().expect("begins");
+        pack(&mut packer).expect("packs");
+        packer.finish()
+    }
+
+    /// Bytes that a column of a thousand numbers takes.
+    fn size(number: impl Fn(u64) -> u64, beside: &[&[u64]]) -> usize {
+        let numbers: Vec<u64> = (0..1000).map(number).collect();
+        packed(|packer| packer.numbers(&numbers, beside)).len()
+    }
+
+    #[test]
+    fn a_column_costs_what_is_new_in_it() {
+        let random = |number: u64| {
+            u64::from_le_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes().first_chunk().expect("32"))
+        };
+        let beside: Vec<u64> = (0..1000).map(random).collect();
+        assert!(size(|_| 7, &[]) < 40);
+        assert!(size(|number| 1_763_800_000 + 60 * number, &[]) < 60);
+        assert!(size(|number| random(number) + 5, &[&beside]) < 40);
+        // Twenty bits of chance are two and a half bytes, and the lengths have their own table of codes.
+        assert!(size(|number| random(number) >> 44, &[]) < 2700);
+        assert!(size(random, &[]) < 8200);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(pairs in vec((any::<u64>(), prop_oneof![any::<u64>(), 0..100_u64], 0..64), 0..200)) {
+            let beside: Vec<u64> = pairs.iter().map(|(beside, ..)| *beside).collect();
+            for near in [false, true] {
+                let number = |&(beside, number, shift): &(u64, u64, i32)| match near {
+                    true => beside.wrapping_add(number >> shift),
+                    false => number >> shift,
+                };
+                let numbers: Vec<u64> = pairs.iter().map(number).collect();
+                let bytes = packed(|packer| packer.numbers(&numbers, &[&beside]));
+                let mut input = Input::new(&bytes);
+                prop_assert_eq!(input.numbers(numbers.len(), &[&beside]), Ok(numbers));
+                prop_assert_eq!(input.finish(), Ok(()));
+            }
+        }
+
+        #[test]
+        fn bits_come_back(numbers in vec((any::<u64>(), 0..64), 0..100)) {
+            let numbers: Vec<u64> = numbers.into_iter().map(|(number, shift)| number >> shift).collect();
+            let (lengths, bits) = split(&numbers);
+            prop_assert_eq!(joined(&lengths, &bits, numbers.len()), Ok(numbers));
+        }
+
+        #[test]
+        fn no_bytes_are_too_bad(bytes in vec(any::<u8>(), 0..100), count in 0..20_usize) {
+            let _ = Input::new(&bytes).numbers(count, &[]);
+            let _ = Input::new(&bytes).words(count).map(|words| words.iter().count());
+            let _ = Input::new(&bytes).dictionary(count).map(|words| words.iter().count());
+        }
+    }
+
+    #[test]
+    fn zigzag_makes_small_numbers_of_small_differences() {
+        let differences = [0, 1_u64.wrapping_neg(), 1, 2_u64.wrapping_neg(), u64::MAX / 2, u64::MAX / 2 + 1];
+        assert_eq!(differences.map(zigzag), [0, 1, 2, 3, u64::MAX - 1, u64::MAX]);
+        assert_eq!(differences.map(zigzag).map(zagzig), differences);
+    }
+
+    #[test]
+    fn a_column_that_unpacks_to_too_much_is_refused() {
+        let bytes = packed(|packer| packer.section(&vec![0; RAW_MAX + 1]));
+        assert!(Input::new(&bytes).section().is_err());
+        let twice = packed(|packer| (0..2).try_for_each(|_| packer.section(&vec![0; RAW_MAX / 2 + 1])));
+        let mut input = Input::new(&twice);
+        assert!(input.section().is_ok() && input.section().is_err());
     }
 }

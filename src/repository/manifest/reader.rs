@@ -1,6 +1,6 @@
 //! Reading a manifest: what is asked for, and nothing else.
 
-use super::trailer::{INDEX_MAX, LENGTH, RangeRef, Trailer};
+use super::trailer::{INDEX_MAX, INDEX_PART, LENGTH, RangeRef, Trailer};
 use super::{HEADER, Header, INDEX, ManifestError, RANGE, VERSION, key, range};
 use crate::disk::{DiskError, Root, stat_file};
 use crate::path::TreePath;
@@ -92,8 +92,7 @@ impl Manifest {
     /// The record of a path and of all beneath it, in order, out of the ranges that have them; otherwise as
     /// [`Manifest::records`].
     pub fn beneath(&self, path: &TreePath) -> Records<'_> {
-        let key = key(path);
-        Records::new(self, key.clone(), Some(key))
+        Records::new(self, key(path), Some(path.clone()))
     }
 
     /// The record of a path, if there is one. The last few ranges are kept in memory.
@@ -170,26 +169,26 @@ pub struct Records<'a> {
     next: usize,
     /// Records before this key are left out, of the first range.
     from: Vec<u8>,
-    /// Only keys that begin with this are meant.
-    beneath: Option<Vec<u8>>,
+    /// Only this path and what is beneath it is wanted.
+    beneath: Option<TreePath>,
     records: std::vec::IntoIter<Record>,
 }
 
 impl<'a> Records<'a> {
-    fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<Vec<u8>>) -> Self {
+    fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<TreePath>) -> Self {
         let next = manifest.range_of(&from).unwrap_or_default();
         Self { manifest, next, from, beneath, records: Vec::new().into_iter() }
     }
 
-    /// Whether a key, which is not before the first that is wanted, is wanted.
-    fn wants(&self, key: &[u8]) -> bool {
-        self.beneath.as_ref().is_none_or(|beneath| key.starts_with(beneath))
+    /// Whether a path, which is not before the first that is wanted, is wanted.
+    fn wants(&self, path: &TreePath) -> bool {
+        self.beneath.as_ref().is_none_or(|directory| path.is_within(directory))
     }
 
     /// Reads the next range; `None` where no range has more.
     fn read(&mut self) -> Option<Result<()>> {
         let range = self.manifest.ranges.get(self.next)?;
-        if *range.key > *self.from && !self.wants(&range.key) {
+        if *range.key > *self.from && !self.wants(&range.first) {
             return None;
         }
         let records = self.manifest.range(self.next);
@@ -208,7 +207,7 @@ impl Iterator for Records<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(record) = self.records.next() {
-                if self.wants(&key(&record.path)) {
+                if self.wants(&record.path) {
                     return Some(Ok(record));
                 }
                 // What follows is not wanted either.
@@ -287,8 +286,7 @@ impl Input {
     }
 
     fn header(&self, trailer: &Trailer, end: u64) -> std::result::Result<Header, Fault> {
-        let mut allowed = frame::MAX_RAW;
-        unpacked(&self.frame(HEADER, trailer.header, end)?, &mut allowed)
+        Ok(unpacked(&self.frame(HEADER, trailer.header, end)?, frame::MAX_RAW)?.0)
     }
 
     /// The index, which fills all between its beginning and the header.
@@ -297,7 +295,12 @@ impl Input {
         let (mut at, mut allowed) = (trailer.index, INDEX_MAX);
         while at < trailer.header {
             let (frame, length) = self.frame_at(INDEX, at, trailer.header)?;
-            listed.append(&mut unpacked(&frame, &mut allowed)?);
+            let (mut part, unpacked): (Vec<RangeRef>, usize) = unpacked(&frame, allowed.min(INDEX_PART))?;
+            listed.append(&mut part);
+            if listed.len() as u64 > trailer.index / frame::HEADER as u64 {
+                return Err(Fault::Damaged("its index has more ranges than there is room for".to_owned()));
+            }
+            allowed -= unpacked;
             at += length;
         }
         let ends: Vec<u64> = listed.iter().skip(1).map(|range| range.offset).chain([trailer.index]).collect();
@@ -325,12 +328,14 @@ impl Range {
     }
 }
 
-/// Unpacks what a frame has, of at most `allowed` bytes.
-fn unpacked<T: DeserializeOwned>(frame: &Frame, allowed: &mut usize) -> std::result::Result<T, Fault> {
+/// Unpacks what a frame has, of at most `allowed` bytes; gives how many there were.
+fn unpacked<T: DeserializeOwned>(frame: &Frame, allowed: usize) -> std::result::Result<(T, usize), Fault> {
     let payload = frame.payload().map_err(|error| Fault::Damaged(error.to_string()))?;
-    *allowed = allowed.checked_sub(payload.len()).ok_or_else(|| Fault::Damaged("its index is too long".to_owned()))?;
+    if payload.len() > allowed {
+        return Err(Fault::Damaged("its index is too long".to_owned()));
+    }
     match postcard::take_from_bytes(&payload) {
-        Ok((value, [])) => Ok(value),
+        Ok((value, [])) => Ok((value, payload.len())),
         _ => Err(Fault::Damaged("a part of it does not decode".to_owned())),
     }
 }

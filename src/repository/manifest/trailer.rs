@@ -17,6 +17,12 @@ pub(super) const LENGTH: usize = frame::HEADER + PAYLOAD;
 /// Most bytes of the index, unpacked: a billion messages.
 pub(super) const INDEX_MAX: usize = 256 << 20;
 
+/// Most bytes of a part of the index, unpacked: what a reader makes of one is some thirty times as much at most.
+pub(super) const INDEX_PART: usize = 1 << 20;
+
+/// Most bytes that a range has in the index beside its first path.
+pub(super) const RANGE_REF: usize = 18;
+
 /// The last bytes of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trailer {
@@ -62,10 +68,10 @@ impl Trailer {
         let (magic, rest) = payload.split_first_chunk::<8>()?;
         let (version, rest) = rest.split_first_chunk()?;
         let (minimum_reader, rest) = rest.split_first_chunk()?;
-        let (_, rest) = rest.split_first_chunk::<4>()?;
+        let (zero, rest) = rest.split_first_chunk::<4>()?;
         let (index, rest) = rest.split_first_chunk()?;
         let header = rest.first_chunk()?;
-        (*magic == MAGIC).then_some(Self {
+        (*magic == MAGIC && *zero == [0; 4]).then_some(Self {
             version: u16::from_le_bytes(*version),
             minimum_reader: u16::from_le_bytes(*minimum_reader),
             index: u64::from_le_bytes(*index),

@@ -116,7 +116,7 @@ impl Columns {
             nanos: input.numbers(seconds.len(), &[&named_nanos])?.into_iter(),
             seconds: seconds.into_iter(),
             targets: targets(input, forms)?,
-            checks: checks(input, files)?,
+            checks: checks(input, files)?.into_iter(),
             groups: input.numbers(number_of(forms, form::GROUP), &[])?.into_iter(),
             places: Places::read(input, number_of(forms, form::PLACE))?,
             envelopes: Envelopes::read(input, forms, &seconds_of)?,
@@ -181,11 +181,11 @@ fn targets(input: &mut Input<'_>, forms: &[u8]) -> Result<IntoIter<Vec<u8>>> {
     Ok(targets.into_iter())
 }
 
-fn checks(input: &mut Input<'_>, files: usize) -> Result<IntoIter<[u8; 8]>> {
+fn checks(input: &mut Input<'_>, files: usize) -> Result<Vec<[u8; 8]>> {
     let bytes = input.section()?;
     let (checks, rest) = bytes.as_chunks::<8>();
     match checks.len() == files && rest.is_empty() {
-        true => Ok(checks.to_vec().into_iter()),
+        true => Ok(checks.to_vec()),
         false => Err(Malformed("the number of checks is not that of files")),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::pack::Columns;
 use super::range::{FULL, MOST, RECORD_MAX};
-use super::trailer::{INDEX_MAX, RangeRef, Trailer};
+use super::trailer::{INDEX_MAX, INDEX_PART, RANGE_REF, RangeRef, Trailer};
 use super::{HEADER, Header, INDEX, ManifestError, RANGE, VERSION, key};
 use crate::disk;
 use crate::path::TreePath;
@@ -11,12 +11,6 @@ use crate::wire::frame::{Frame, MAX_PAYLOAD};
 use serde::Serialize;
 
 type Result<T> = std::result::Result<T, ManifestError>;
-
-/// A part of the index is closed when it has this many bytes.
-const INDEX_PART: usize = 1 << 20;
-
-/// Most bytes that a range has in the index beside its first path.
-const RANGE_REF: usize = 18;
 
 /// A manifest that is being written. What is not finished is no manifest.
 pub struct Writer {
@@ -114,7 +108,7 @@ impl Writer {
         let index = std::mem::take(&mut self.index);
         let mut rest = &index[..];
         while !rest.is_empty() {
-            let mut bytes = 0;
+            let mut bytes = RANGE_REF;
             let fits = |range: &&RangeRef| {
                 bytes += RANGE_REF + range.first.as_bytes().len();
                 bytes < INDEX_PART
