@@ -9,10 +9,12 @@
 pub mod contents;
 pub mod cut;
 pub mod envelope;
+pub mod expire;
 pub mod label;
 pub mod layout;
 pub mod manifest;
 pub mod own;
 pub mod record;
 pub mod retention;
+pub mod verify;
 pub mod view;

@@ -11,6 +11,7 @@ pub mod serve;
 pub mod standby;
 pub mod sync;
 pub mod terminal;
+pub mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -47,6 +48,10 @@ pub enum Command {
     Cat(find::Cat),
     /// Bring back a set, a mailbox, a folder or a message as it was.
     Restore(Box<restore::Arguments>),
+    /// Read restore points as a restore would, and compare.
+    Verify(verify::Verify),
+    /// Remove restore points and log that need not be kept.
+    Expire(verify::Expire),
     /// Keep a restore point from expiring.
     Pin(points::Pin),
     /// Let a restore point expire again.
@@ -101,6 +106,8 @@ pub fn main() -> u8 {
         (Command::Find(arguments), _) => find::find(&arguments),
         (Command::Cat(arguments), _) => find::cat(&arguments),
         (Command::Restore(arguments), _) => restore::run(&arguments),
+        (Command::Verify(arguments), _) => verify::verify(&arguments),
+        (Command::Expire(arguments), _) => verify::expire(&arguments),
         (Command::Pin(arguments), _) => points::pin(&arguments, true),
         (Command::Unpin(arguments), _) => points::pin(&arguments, false),
         (Command::Note(arguments), _) => points::note(&arguments),

@@ -76,4 +76,12 @@ impl History {
         state.sync_directory(&TreePath::root())?;
         Ok(number)
     }
+
+    /// Removes a closed segment; points that need it have links of their own.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn remove(&self, number: u64) -> Result<()> {
+        self.root.remove(&Self::path(number))
+    }
 }
