@@ -26,6 +26,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+pub mod in_place;
+
 /// Why a restore ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -133,15 +135,7 @@ pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, target: &Path) 
         let (catalogue, _) = Catalogue::open(&state)?;
         let staging = Arc::new(Staging::open(&state)?);
         staging.clear()?;
-        let mut restore = Restore {
-            view,
-            staging,
-            root: root.clone(),
-            report: Report::default(),
-            next_number: 0,
-            groups: HashMap::new(),
-            since_checkpoint: 0,
-        };
+        let mut restore = Restore::new(view, root.clone(), staging);
         restore.run(&catalogue, wanted)?;
         restore.report
     };
@@ -232,7 +226,12 @@ struct Batch {
     bytes: u64,
 }
 
-impl Restore<'_> {
+impl<'a> Restore<'a> {
+    fn new(view: &'a View, root: Arc<Root>, staging: Arc<Staging>) -> Self {
+        let report = Report::default();
+        Self { view, staging, root, report, next_number: 0, groups: HashMap::new(), since_checkpoint: 0 }
+    }
+
     fn run(&mut self, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<()> {
         let mut records = self.view.beneath(&TreePath::root());
         // Directories above what is wanted, not made yet.
@@ -334,26 +333,14 @@ impl Restore<'_> {
         if is_there {
             self.report.skipped += 1;
         } else {
-            match self.stage(record) {
-                Ok(Some((number, digest))) if digest.0[..8] == check => {
-                    let file = File { size, digest, group };
-                    let source = Source::Shipped(number);
-                    batch.changes.push(Change::Put { path: path.clone(), meta: meta.clone(), file, source });
-                    batch.bytes += size;
-                    self.since_checkpoint += size;
-                    self.report.created += 1;
-                    self.report.bytes += size;
-                }
-                Ok(_) => {
-                    self.problem(self.root.show(&path), "the repository has another content in its place".to_owned());
-                    return Ok(());
-                }
-                Err(RestoreError::Repository(RepositoryError::Content(error))) => {
-                    self.problem(self.root.show(&path), error.to_string());
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
+            let Some((number, digest)) = self.staged(record, check)? else { return Ok(()) };
+            let file = File { size, digest, group };
+            let source = Source::Shipped(number);
+            batch.changes.push(Change::Put { path: path.clone(), meta: meta.clone(), file, source });
+            batch.bytes += size;
+            self.since_checkpoint += size;
+            self.report.created += 1;
+            self.report.bytes += size;
         }
         if group != 0 {
             self.groups.insert(group, (path, mark));
@@ -364,6 +351,23 @@ impl Restore<'_> {
     fn problem(&mut self, subject: String, reason: String) {
         self.report.failed += 1;
         self.report.problems.push(Problem { subject, reason });
+    }
+
+    /// Stages a content; gives its number and digest. One that is damaged is noted, and the rest goes on.
+    fn staged(&mut self, record: &Record, check: [u8; 8]) -> Result<Option<(u64, Digest)>> {
+        let show = self.root.show(&record.path);
+        match self.stage(record) {
+            Ok(Some((number, digest))) if digest.0[..8] == check => Ok(Some((number, digest))),
+            Ok(_) => {
+                self.problem(show, "the repository has another content in its place".to_owned());
+                Ok(None)
+            }
+            Err(RestoreError::Repository(RepositoryError::Content(error))) => {
+                self.problem(show, error.to_string());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Stages a content; gives its number and digest.

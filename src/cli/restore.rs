@@ -23,9 +23,13 @@ pub struct Arguments {
     #[command(flatten)]
     pub filters: Filters,
 
-    /// The empty directory to restore into
-    #[arg(long, value_name = "DIR", required = true)]
-    pub to: OsString,
+    /// Restore into this empty directory
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    pub to: Option<OsString>,
+
+    /// Add what is gone from STANDBY, or from this tree of the same set, and touch nothing that is there
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "to")]
+    pub in_place: Option<Option<OsString>>,
 
     /// Count what would be restored, and write nothing
     #[arg(short = 'n', long)]
@@ -44,12 +48,16 @@ pub fn run(arguments: &Arguments) -> u8 {
         let repository = arguments.standby.open()?;
         let view = View::open(&repository, &at)?;
         let wanted = |record: &crate::repository::record::Record| filter.wants(record);
-        let report = match arguments.dry_run {
-            true => restore::plan(&view, &wanted)?,
-            false => {
+        let failed = |error: RestoreError| Failure(error.to_string(), error.exit_code());
+        let report = match (&arguments.to, &arguments.in_place) {
+            (Some(_), _) if arguments.dry_run => restore::plan(&view, &wanted)?,
+            (Some(to), _) => {
                 let what = format!("{} {:?}", view.position, arguments.filters);
-                let failed = |error: RestoreError| Failure(error.to_string(), error.exit_code());
-                restore::to_directory(&view, &what, &wanted, Path::new(&arguments.to)).map_err(failed)?
+                restore::to_directory(&view, &what, &wanted, Path::new(to)).map_err(failed)?
+            }
+            (None, target) => {
+                let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);
+                restore::in_place::missing(&view, &wanted, Path::new(target), arguments.dry_run).map_err(failed)?
             }
         };
         Ok(conclude(arguments, &view, &report))

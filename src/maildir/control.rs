@@ -81,6 +81,17 @@ fn number(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// The keywords that a `dovecot-keywords` file defines, by letter.
+pub fn keyword_names(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let lines = bytes.split(|&byte| byte == b'\n');
+    let named = lines.filter_map(|line| {
+        let space = line.iter().position(|&byte| byte == b' ')?;
+        let number: u8 = std::str::from_utf8(&line[..space]).ok()?.parse().ok()?;
+        (number < 26).then(|| (b'a' + number, line[space + 1..].to_vec()))
+    });
+    named.collect()
+}
+
 /// The keyword letters that a `dovecot-keywords` file defines, as a bit set (bit 0 is `a`).
 /// Lines are `<number> <name>`; letters beyond `z` cannot stand in a file name.
 pub fn defined_keywords(bytes: &[u8]) -> u32 {

@@ -138,9 +138,8 @@ impl Slave {
             true => transaction.commit()?,
             false => transaction.abort()?,
         }
-        match crate::log::segment::Segment::is_there(self.state()?)? {
-            true => self.put_away(self.state()?)?,
-            false => {}
+        if crate::log::segment::Segment::is_there(self.state()?)? {
+            self.put_away(self.state()?)?;
         }
         Ok(head)
     }

@@ -1,0 +1,393 @@
+//! Restoring into a mailbox that is in use: what is gone comes back, and nothing that is there is touched (I8).
+//!
+//! A message is known by its base name and content. One that is not in its folder any more comes back under a base name
+//! of its own: a mail server gives it a new UID, whatever its uidlist still says of the old name (DOVECOT.md 8.11). The
+//! name is made from the old one, so that a second restore finds what the first one put there.
+
+use super::{Report, Restore, RestoreError, Result, Wanted};
+use crate::catalogue::edit::Edit;
+use crate::catalogue::store::Catalogue;
+use crate::disk::{FileKind, Root};
+use crate::id::Digest;
+use crate::maildir::change::{Change, Source};
+use crate::maildir::entry::{File, Meta};
+use crate::maildir::folder::{self, SetKind};
+use crate::maildir::{control, name};
+use crate::path::{Name, TreePath};
+use crate::repository::record::{Record, What};
+use crate::repository::view::View;
+use crate::sync::SyncError;
+use crate::sync::apply::{Arrived, Hand};
+use crate::sync::staging::{self, Staging};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Longest control file that is looked into.
+const CONTROL_MAX: u64 = 64 << 20;
+
+/// Adds what is gone from a tree, and touches nothing else of it.
+///
+/// # Errors
+/// Where the tree is not there, another run writes to it, or the disk refuses.
+pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, dry_run: bool) -> Result<Report> {
+    let root = Arc::new(Root::open(target)?);
+    let _lock = root.lock_directory()?.ok_or_else(|| {
+        RestoreError::Sync(SyncError::Locked(format!(
+            "another run is writing to {}: wait until it has ended",
+            root.show(&TreePath::root())
+        )))
+    })?;
+    let own = TreePath::root().child(super::OWN);
+    let was_there = root.stat_if_there(&own)?.is_some();
+    let staging = match dry_run {
+        true => None,
+        false => Some(Arc::new(Staging::open(&root.make_own(super::OWN)?)?)),
+    };
+    let mut filing = Filing { view, root: root.clone(), dry_run, folders: BTreeMap::new(), report: Report::default() };
+    for record in view.beneath(&TreePath::root()) {
+        match record {
+            Ok(record) if wanted(&record) => filing.take(&record)?,
+            Ok(_) => {}
+            Err(error) => filing.problem(String::new(), error.to_string()),
+        }
+    }
+    let Filing { folders, mut report, .. } = filing;
+    if let Some(staging) = staging {
+        let filed = put(view, &root, &staging, folders, &mut report);
+        if !was_there {
+            root.remove_directory(&own)?;
+        }
+        filed?;
+    }
+    Ok(report)
+}
+
+/// What is to be put into the folders of a tree.
+struct Filing<'a> {
+    view: &'a View,
+    root: Arc<Root>,
+    dry_run: bool,
+    folders: BTreeMap<TreePath, Folder>,
+    report: Report,
+}
+
+/// A folder as it is, and what is to come into it.
+#[derive(Default)]
+struct Folder {
+    /// It is not there: these directories are made first.
+    directories: Vec<(TreePath, Meta)>,
+    /// The messages that are there, by base name.
+    there: HashMap<Vec<u8>, Vec<TreePath>>,
+    /// Base names that mean something already.
+    taken: HashSet<Vec<u8>>,
+    /// For each keyword letter of the point the letter that it has here.
+    letters: HashMap<u8, u8>,
+    /// Records, and the paths at which they come back.
+    coming: Vec<(Record, TreePath)>,
+}
+
+impl Filing<'_> {
+    fn problem(&mut self, subject: String, reason: String) {
+        self.report.failed += 1;
+        self.report.problems.push(crate::monitor::Problem { subject, reason });
+    }
+
+    fn take(&mut self, record: &Record) -> Result<()> {
+        let Some((_, what)) = &record.state else { return Ok(()) };
+        let path = &record.path;
+        if !matches!(what, What::File { .. } | What::Symlink(_)) {
+            return Ok(());
+        }
+        let is_message = matches!(what, What::File { .. }) && folder::holds_messages(path.parent().name());
+        let home = if is_message { path.parent().parent() } else { path.parent() };
+        self.open(&home)?;
+        match is_message {
+            true => self.message(record, &home),
+            false => self.other(record, &home),
+        }
+    }
+
+    /// Looks at a folder, once.
+    fn open(&mut self, home: &TreePath) -> Result<()> {
+        if self.folders.contains_key(home) {
+            return Ok(());
+        }
+        let mut folder = Folder::default();
+        let mut above = Some(home.clone());
+        while let Some(path) = above {
+            if self.root.stat_if_there(&path)?.is_some() {
+                break;
+            }
+            let meta = match self.view.get(&path)? {
+                Some((meta, What::Directory)) => meta,
+                _ => Meta { mode: 0o700, ..Meta::default() },
+            };
+            above = (!path.is_root()).then(|| path.parent());
+            folder.directories.push((path, meta));
+        }
+        folder.directories.reverse();
+        if self.view.get(&home.child("cur"))?.is_some() {
+            self.look(home, &mut folder)?;
+        }
+        self.folders.insert(home.clone(), folder);
+        Ok(())
+    }
+
+    fn look(&self, home: &TreePath, folder: &mut Folder) -> Result<()> {
+        for part in folder::PARTS {
+            let part = home.child(part);
+            match self.root.stat_if_there(&part)? {
+                None => {
+                    let meta = self.view.get(&part)?.map_or_else(Meta::default, |(meta, _)| meta);
+                    folder.directories.push((part, Meta { mtime: None, ..meta }));
+                }
+                Some(_) if folder::holds_messages(part.name()) => {
+                    let (listing, _) = self.root.list(&part, 1024)?;
+                    for entry in &listing.entries {
+                        let base = name::base(entry.name.as_bytes()).to_vec();
+                        folder.taken.insert(base.clone());
+                        folder.there.entry(base).or_default().push(part.join(&entry.name));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        let uidlist = self.read(&home.child("dovecot-uidlist"))?.unwrap_or_default();
+        folder.taken.extend(listed(&uidlist));
+        let keywords = home.child("dovecot-keywords");
+        let then = self.then(&keywords)?;
+        // Where there is no such file it comes back as it was, and the letters with it.
+        let now = self.read(&keywords)?.unwrap_or_else(|| then.clone());
+        let (then, now) = (control::keyword_names(&then), control::keyword_names(&now));
+        for (letter, keyword) in then {
+            if let Some((here, _)) = now.iter().find(|(_, other)| *other == keyword) {
+                folder.letters.insert(letter, *here);
+            }
+        }
+        Ok(())
+    }
+
+    /// A control file as it is.
+    fn read(&self, path: &TreePath) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        match self.root.open_file(path) {
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(file) => {
+                // What cannot be read whole is asked less of.
+                let _ = file.take(CONTROL_MAX).read_to_end(&mut bytes);
+                Ok(Some(bytes))
+            }
+        }
+    }
+
+    /// A control file as it was.
+    fn then(&self, path: &TreePath) -> Result<Vec<u8>> {
+        let Some(state) = self.view.get(path)? else { return Ok(Vec::new()) };
+        let record = Record { path: path.clone(), state: Some(state) };
+        let read = match &record.state {
+            _ if self.view.is_patched(path) => self.view.patch(&record),
+            Some((_, What::File { place: Some(place), .. })) => self.view.contents.bytes(*place),
+            _ => return Ok(Vec::new()),
+        };
+        Ok(read.map(|(bytes, _)| bytes).unwrap_or_default())
+    }
+
+    fn message(&mut self, record: &Record, home: &TreePath) -> Result<()> {
+        let Some((_, What::File { size, check, .. })) = &record.state else { return Ok(()) };
+        let old = record.path.name();
+        let (base, info) = old.split_at(name::base(old).len());
+        let Some(folder) = self.folders.get(home) else { return Ok(()) };
+        let mut fresh = None;
+        for number in 0.. {
+            let candidate = if number == 0 { base.to_vec() } else { restored(base, number) };
+            for path in folder.there.get(&candidate).into_iter().flatten() {
+                if is_same(&self.root, path, *size, *check)? {
+                    self.report.skipped += 1;
+                    return Ok(());
+                }
+            }
+            let is_free = !folder.taken.contains(&candidate);
+            if number > 0 && is_free {
+                fresh = Some(candidate);
+                break;
+            }
+        }
+        let Some(fresh) = fresh.filter(|fresh| fresh.len() + info.len() <= crate::path::NAME_MAX) else {
+            self.problem(self.root.show(&record.path), "there is no free name for it".to_owned());
+            return Ok(());
+        };
+        let Some(folder) = self.folders.get_mut(home) else { return Ok(()) };
+        let info: Vec<u8> = translated(info, &folder.letters);
+        // Read, or flagged in any way: no longer new.
+        let part = if info.is_empty() { "new" } else { "cur" };
+        folder.taken.insert(fresh.clone());
+        let full = [fresh, info].concat();
+        let full = Name::new(&full).map_err(|error| RestoreError::Failed(error.to_string()))?;
+        folder.coming.push((record.clone(), home.child(part).join(&full)));
+        self.count(*size);
+        Ok(())
+    }
+
+    fn count(&mut self, size: u64) {
+        if self.dry_run {
+            self.report.created += 1;
+            self.report.bytes += size;
+        }
+    }
+
+    /// Other files come back where nothing has their name. A uidlist does not: it would promise UIDs to a mail server
+    /// that has begun another list, or will.
+    fn other(&mut self, record: &Record, home: &TreePath) -> Result<()> {
+        let is_uid = record.path.name().starts_with(b"dovecot-uid");
+        if is_uid {
+            return Ok(());
+        }
+        if self.root.stat_if_there(&record.path)?.is_some() {
+            self.report.skipped += 1;
+            return Ok(());
+        }
+        if let Some(folder) = self.folders.get_mut(home) {
+            folder.coming.push((record.clone(), record.path.clone()));
+        }
+        let size = match &record.state {
+            Some((_, What::File { size, .. })) => *size,
+            _ => 0,
+        };
+        self.count(size);
+        Ok(())
+    }
+}
+
+/// The base name under which a message comes back for the `number`-th time: in the part that no mail server looks into.
+fn restored(base: &[u8], number: u32) -> Vec<u8> {
+    let end = base.iter().position(|&byte| byte == b',').unwrap_or(base.len());
+    [&base[..end], format!("-restored{number}").as_bytes(), &base[end..]].concat()
+}
+
+/// The flags of a name, with the letters that keywords have in the folder as it is. A keyword that it does not have is
+/// left out.
+fn translated(info: &[u8], letters: &HashMap<u8, u8>) -> Vec<u8> {
+    let Some(flags) = info.strip_prefix(b":2,") else { return info.to_vec() };
+    let kept = flags.iter().filter_map(|flag| match flag {
+        b'a'..=b'z' => letters.get(flag).copied(),
+        other => Some(*other),
+    });
+    let mut kept: Vec<u8> = kept.collect();
+    kept.sort_unstable();
+    kept.dedup();
+    [b":2,", kept.as_slice()].concat()
+}
+
+/// The base names that a uidlist mentions.
+fn listed(uidlist: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    uidlist.split(|&byte| byte == b'\n').skip(1).filter_map(|line| {
+        let at = line.windows(2).position(|pair| pair == b" :")?;
+        Some(name::base(&line[at + 2..]).to_vec())
+    })
+}
+
+fn is_same(root: &Root, path: &TreePath, size: u64, check: [u8; 8]) -> Result<bool> {
+    let Some(stat) = root.stat_if_there(path)? else { return Ok(false) };
+    if stat.kind != FileKind::File || stat.size != size {
+        return Ok(false);
+    }
+    let digest = root.open_file(path).ok().and_then(|mut file| staging::hash(&mut file).ok());
+    Ok(digest.is_some_and(|digest: Digest| digest.0[..8] == check))
+}
+
+/// Puts everything in place, folder by folder, each under its lock.
+fn put(
+    view: &View,
+    root: &Arc<Root>,
+    staging: &Arc<Staging>,
+    folders: BTreeMap<TreePath, Folder>,
+    report: &mut Report,
+) -> Result<()> {
+    // The hand asks a catalogue how directories should look; this one forgets it all.
+    let catalogue = Catalogue::open_dry(None)?;
+    let transaction = catalogue.begin()?;
+    {
+        let mut edit = Edit::new(&transaction)?;
+        let mut hand = Hand::new(root.clone(), staging.clone(), SetKind::Maildir);
+        let mut restore = Restore::new(view, root.clone(), staging.clone());
+        for folder in folders.into_values().filter(|folder| !folder.coming.is_empty()) {
+            let mut made: HashSet<TreePath> = HashSet::new();
+            let mut changes = Vec::new();
+            for (path, meta) in folder.directories {
+                if !made.contains(&path.parent()) {
+                    know(&mut edit, root, &path.parent())?;
+                }
+                made.insert(path.clone());
+                changes.push(Change::MakeDirectory { path, meta: Meta { mtime: None, ..meta } });
+            }
+            for (record, path) in folder.coming {
+                if !made.contains(&path.parent()) {
+                    know(&mut edit, root, &path.parent())?;
+                }
+                changes.extend(restore.coming(&record, &path)?);
+                if changes.len() >= super::BATCH_CHANGES {
+                    apply(&mut hand, &mut edit, std::mem::take(&mut changes))?;
+                }
+            }
+            apply(&mut hand, &mut edit, changes)?;
+        }
+        hand.put_lock_away()?;
+        root.sync_file_system()?;
+        report.skipped += restore.report.skipped;
+        report.created += restore.report.created;
+        report.bytes += restore.report.bytes;
+        report.failed += restore.report.failed + hand.problems.len() as u64;
+        report.problems.append(&mut restore.report.problems);
+        report.problems.append(&mut hand.problems);
+        if hand.owners_left {
+            report.warnings.push("not root: files keep the owner that runs mailtwin".to_owned());
+        }
+    }
+    Ok(transaction.abort()?)
+}
+
+/// Notes a directory that is there, and those above it.
+fn know(edit: &mut Edit<'_>, root: &Root, path: &TreePath) -> Result<()> {
+    if edit.directory(path)?.is_some() {
+        return Ok(());
+    }
+    if !path.is_root() {
+        know(edit, root, &path.parent())?;
+    }
+    let stat = root.stat(path)?;
+    let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: None, xattrs: root.xattrs(path)? };
+    Ok(edit.apply(&Change::MakeDirectory { path: path.clone(), meta })?)
+}
+
+fn apply(hand: &mut Hand, edit: &mut Edit<'_>, changes: Vec<Change>) -> Result<()> {
+    for change in &changes {
+        edit.apply(change)?;
+    }
+    edit.flush()?;
+    Ok(hand.batch(&changes, &Arrived, edit)?)
+}
+
+impl Restore<'_> {
+    /// The change that brings a record back at a path; none where its content is damaged, which is noted.
+    fn coming(&mut self, record: &Record, path: &TreePath) -> Result<Option<Change>> {
+        let Some((meta, what)) = &record.state else { return Ok(None) };
+        let (path, meta) = (path.clone(), meta.clone());
+        match what {
+            What::Directory => Ok(None),
+            What::Symlink(target) => {
+                self.report.created += 1;
+                Ok(Some(Change::Symlink { path, meta, target: target.clone() }))
+            }
+            What::File { size, check, .. } => {
+                let Some((number, digest)) = self.staged(record, *check)? else { return Ok(None) };
+                self.report.created += 1;
+                self.report.bytes += size;
+                let file = File { size: *size, digest, group: 0 };
+                Ok(Some(Change::Put { path, meta, file, source: Source::Shipped(number) }))
+            }
+        }
+    }
+}
