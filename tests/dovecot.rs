@@ -144,6 +144,66 @@ fn a_client_that_has_opened_the_mirror_for_writing_sees_every_change_and_nothing
 }
 
 /// Clients stay logged in on the mirror's server, with INBOX opened by `command`, while the master changes.
+#[test]
+fn what_a_user_deleted_comes_back_in_place_while_the_user_is_logged_in() {
+    let twin = Twin::new();
+    let master = twin.start_master();
+    let mut session = fill(&master);
+    twin.sync();
+    twin.run(&["backup"], &[]);
+    let before = master.account(&ALICE);
+    let kept = {
+        session.select("INBOX");
+        let uids = session.uids();
+        let gone: Vec<String> = uids.iter().step_by(2).map(u32::to_string).collect();
+        session.store(&gone.join(","), "+FLAGS", "\\Deleted");
+        session.expunge();
+        session.delete("Archive");
+        session.messages()
+    };
+    let old = &before.folders["INBOX"];
+    assert!(kept.len() < old.messages.len() && !kept.is_empty());
+
+    let master_tree = twin.master.clone();
+    let restore = || twin.run(&["restore", "--json"], &["--in-place".as_ref(), master_tree.as_path()]);
+    let report = restore();
+    assert_eq!(report.count("failed"), 0, "{report}");
+    session.noop();
+    let mut other = master.imap(&ALICE);
+    for name in ["INBOX", "Archive"] {
+        let (was, is) = (&before.folders[name], Folder::seen_by(&mut other, name));
+        let texts = |messages: &[imap::Message]| {
+            let mut texts: Vec<_> = messages
+                .iter()
+                .map(|message| (message.body.clone(), message.flags.clone(), message.internal_date.clone()))
+                .collect();
+            texts.sort();
+            texts
+        };
+        assert!(
+            texts(&was.messages) == texts(&is.messages),
+            "{name}: {} then, {} now",
+            was.messages.len(),
+            is.messages.len()
+        );
+    }
+    let now = Folder::seen_by(&mut other, "INBOX");
+    assert_eq!(now.opened.uid_validity, old.opened.uid_validity);
+    for message in &kept {
+        assert!(now.messages.iter().any(|other| other == message), "UID {} is not as it was", message.uid);
+    }
+    for message in now.messages.iter().filter(|message| kept.iter().all(|kept| kept.uid != message.uid)) {
+        assert!(message.uid >= old.opened.uid_next, "UID {} came back, and meant another message", message.uid);
+    }
+
+    let again = restore();
+    assert_eq!((again.count("created"), again.count("failed")), (0, 0), "{again}");
+    let after = Folder::seen_by(&mut other, "INBOX");
+    assert!(after.messages == now.messages, "a second restore changed something");
+    drop(other);
+    assert_eq!(master.complaints(), Vec::<String>::new());
+}
+
 fn follow_on_a_running_mirror(command: &str) {
     let twin = Twin::new();
     let master = twin.start_master();
@@ -240,6 +300,22 @@ impl Twin {
         assert_eq!(report.0["in_sync"], Value::Bool(true), "{report}");
         assert_eq!(report.0["problems"], Value::Array(Vec::new()), "{report}");
         report
+    }
+
+    /// Runs a command about the standby, which must succeed; what it printed, where that is JSON.
+    fn run(&self, command: &[&str], more: &[&Path]) -> Report {
+        let (name, flags) = command.split_first().expect("a command");
+        let output = Command::new(env!("CARGO_BIN_EXE_mailtwin"))
+            .arg(name)
+            .arg(&self.mirror)
+            .args(flags)
+            .args(more)
+            .env("MAILTWIN_STATE", self.root.path().join("state"))
+            .output()
+            .expect("mailtwin starts");
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{said}\n{complained}");
+        Report(serde_json::from_str(&said).unwrap_or_default())
     }
 
     /// Starts a server on the mirror as it lies there and compares its answers with what was `seen` on the master.
