@@ -105,7 +105,10 @@ impl Contents {
                     false => Err(damaged(place.offset, "a content does not match its digest").into()),
                 };
             }
-            (block, next, index) = self.next_piece(place.segment, next, number)?;
+            index += 1;
+            if block.pieces.get(index).is_none_or(|piece| piece.number != number) {
+                (block, next, index) = self.next_piece(place.segment, next, number)?;
+            }
         }
     }
 

@@ -131,3 +131,46 @@ impl OwnSegment {
         Ok((SegmentRef { number: self.number, length: self.length, chain }, self.places))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maildir::entry::Time;
+    use crate::repository::contents::{ContentError, Contents};
+    use crate::repository::label::PointLabel;
+    use crate::repository::layout::Repository;
+    use crate::repository::record::Place;
+
+    /// Bytes that do not compress, so that many blocks are needed.
+    fn noise(seed: u64, length: usize) -> Vec<u8> {
+        let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+        let mut bytes = vec![0; length];
+        reader.fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn contents_of_every_length_come_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let repository = Repository::open(directory.path(), Some(directory.path())).expect("opens");
+        let label = PointLabel::full(Time::default()).expect("a label");
+        let making = repository.begin(&label).expect("begins");
+        let mut own = OwnSegment::create(&making).expect("creates");
+        let lengths = [0, 1, 4096, PIECE - 1, PIECE, PIECE + 1, 3, PIECE * 3 / 2, 5 * PIECE + 7, 0, 12];
+        let contents: Vec<Vec<u8>> = lengths.iter().zip(0..).map(|(length, seed)| noise(seed, *length)).collect();
+        let put = |content: &Vec<u8>| own.put(content, Digest::of(content)).expect("is put");
+        let tickets: Vec<Ticket> = contents.iter().map(put).collect();
+        let (segment, places) = own.finish().expect("finishes");
+        let mut read = Contents::default();
+        let (root, path) = making.place(segment.number);
+        read.add(root, &path);
+        for (content, ticket) in contents.iter().zip(tickets) {
+            let (offset, piece) = places[ticket];
+            let (bytes, digest) = read.bytes(Place { segment: 0, offset, piece }).expect("reads");
+            assert!(bytes == *content, "{} bytes", content.len());
+            assert_eq!(digest, Digest::of(content));
+        }
+        let beyond = read.bytes(Place { segment: 0, offset: segment.length, piece: 0 });
+        assert!(matches!(beyond, Err(ContentError::Damaged { .. })));
+    }
+}
