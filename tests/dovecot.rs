@@ -196,6 +196,19 @@ fn what_a_user_deleted_comes_back_in_place_while_the_user_is_logged_in() {
         assert!(message.uid >= old.opened.uid_next, "UID {} came back, and meant another message", message.uid);
     }
 
+    // Into a folder of its own, for the user to sort.
+    let into = |target: &Path| {
+        twin.run(
+            &["restore", "--json", "--mailbox", "alice@example.org", "--folder", "INBOX", "--into", "Restored.Today"],
+            &["--in-place".as_ref(), target],
+        )
+    };
+    assert_eq!(into(&twin.master).count("created"), old.messages.len() as u64);
+    let filed = Folder::seen_by(&mut other, "Restored.Today");
+    assert_eq!(filed.messages.len(), old.messages.len());
+    assert!(other.lsub().iter().any(|listed| listed.name == "Restored.Today"), "{:?}", other.lsub());
+    assert_eq!(into(&twin.master).count("created"), 0);
+
     let again = restore();
     assert_eq!((again.count("created"), again.count("failed")), (0, 0), "{again}");
     let after = Folder::seen_by(&mut other, "INBOX");

@@ -94,7 +94,7 @@ fn mailboxes(typed: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The name of a folder's directory in its mailbox; empty for the inbox.
-fn folder(typed: &[u8]) -> Vec<u8> {
+pub(super) fn folder(typed: &[u8]) -> Vec<u8> {
     if typed.eq_ignore_ascii_case(b"inbox") || typed.is_empty() {
         return Vec::new();
     }

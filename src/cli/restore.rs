@@ -3,9 +3,11 @@
 use super::error::{print, say, tell};
 use super::find::Filters;
 use super::standby::{Failure, Moment, Standby, bytes, run as running};
+use crate::path::Name;
 use crate::repository::view::View;
 use crate::restore::{self, Report, RestoreError};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Options of `restore`.
@@ -24,12 +26,16 @@ pub struct Arguments {
     pub filters: Filters,
 
     /// Restore into this empty directory
-    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["in_place", "into"])]
     pub to: Option<OsString>,
 
     /// Add what is gone from STANDBY, or from this tree of the same set, and touch nothing that is there
     #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "to")]
     pub in_place: Option<Option<OsString>>,
+
+    /// File messages into this folder of their mailbox, which their users find subscribed; with --in-place
+    #[arg(long, value_name = "FOLDER", conflicts_with = "to")]
+    pub into: Option<OsString>,
 
     /// Count what would be restored, and write nothing
     #[arg(short = 'n', long)]
@@ -57,11 +63,19 @@ pub fn run(arguments: &Arguments) -> u8 {
             }
             (None, target) => {
                 let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);
-                restore::in_place::missing(&view, &wanted, Path::new(target), arguments.dry_run).map_err(failed)?
+                let into = arguments.into.as_deref().map(folder).transpose()?;
+                restore::in_place::missing(&view, &wanted, Path::new(target), into.as_ref(), arguments.dry_run)
+                    .map_err(failed)?
             }
         };
         Ok(conclude(arguments, &view, &report))
     })
+}
+
+/// The directory of a folder that a user would call by this name.
+fn folder(typed: &OsStr) -> Result<Name, Failure> {
+    let name = super::find::folder(typed.as_bytes());
+    Name::new(&name).map_err(|_| Failure("--into: name a folder, such as Restored.2026-11-21".to_owned(), 2))
 }
 
 fn conclude(arguments: &Arguments, view: &View, report: &Report) -> u8 {

@@ -7,7 +7,7 @@
 use super::{Report, Restore, RestoreError, Result, Wanted};
 use crate::catalogue::edit::Edit;
 use crate::catalogue::store::Catalogue;
-use crate::disk::{FileKind, Root};
+use crate::disk::{DiskError, FileKind, Root};
 use crate::id::Digest;
 use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Meta};
@@ -27,11 +27,12 @@ use std::sync::Arc;
 /// Longest control file that is looked into.
 const CONTROL_MAX: u64 = 64 << 20;
 
-/// Adds what is gone from a tree, and touches nothing else of it.
+/// Adds what is gone from a tree, and touches nothing else of it. With `into`, the name of a folder's directory, files
+/// every message into that folder of its mailbox, and nothing but messages; users see the folder subscribed.
 ///
 /// # Errors
 /// Where the tree is not there, another run writes to it, or the disk refuses.
-pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, dry_run: bool) -> Result<Report> {
+pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, into: Option<&Name>, dry_run: bool) -> Result<Report> {
     let root = Arc::new(Root::open(target)?);
     let _lock = root.lock_directory()?.ok_or_else(|| {
         RestoreError::Sync(SyncError::Locked(format!(
@@ -45,7 +46,8 @@ pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, dry_run: bool) ->
         true => None,
         false => Some(Arc::new(Staging::open(&root.make_own(super::OWN)?)?)),
     };
-    let mut filing = Filing { view, root: root.clone(), dry_run, folders: BTreeMap::new(), report: Report::default() };
+    let (folders, report) = (BTreeMap::new(), Report::default());
+    let mut filing = Filing { view, root: root.clone(), into, dry_run, folders, report };
     for record in view.beneath(&TreePath::root()) {
         match record {
             Ok(record) if wanted(&record) => filing.take(&record)?,
@@ -55,7 +57,7 @@ pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, dry_run: bool) ->
     }
     let Filing { folders, mut report, .. } = filing;
     if let Some(staging) = staging {
-        let filed = put(view, &root, &staging, folders, &mut report);
+        let filed = put(view, &root, &staging, folders, into, &mut report);
         if !was_there {
             root.remove_directory(&own)?;
         }
@@ -68,6 +70,7 @@ pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, dry_run: bool) ->
 struct Filing<'a> {
     view: &'a View,
     root: Arc<Root>,
+    into: Option<&'a Name>,
     dry_run: bool,
     folders: BTreeMap<TreePath, Folder>,
     report: Report,
@@ -101,16 +104,21 @@ impl Filing<'_> {
             return Ok(());
         }
         let is_message = matches!(what, What::File { .. }) && folder::holds_messages(path.parent().name());
-        let home = if is_message { path.parent().parent() } else { path.parent() };
-        self.open(&home)?;
+        let then = if is_message { path.parent().parent() } else { path.parent() };
+        let home = match self.into {
+            None => then.clone(),
+            Some(name) if is_message => mailbox_of(&then).join(name),
+            Some(_) => return Ok(()),
+        };
+        self.open(&home, &then)?;
         match is_message {
             true => self.message(record, &home),
             false => self.other(record, &home),
         }
     }
 
-    /// Looks at a folder, once.
-    fn open(&mut self, home: &TreePath) -> Result<()> {
+    /// Looks at a folder, once. Where it is not there it becomes like what `then` was.
+    fn open(&mut self, home: &TreePath, then: &TreePath) -> Result<()> {
         if self.folders.contains_key(home) {
             return Ok(());
         }
@@ -120,7 +128,8 @@ impl Filing<'_> {
             if self.root.stat_if_there(&path)?.is_some() {
                 break;
             }
-            let meta = match self.view.get(&path)? {
+            let like = if path == *home { then } else { &path };
+            let meta = match self.view.get(like)? {
                 Some((meta, What::Directory)) => meta,
                 _ => Meta { mode: 0o700, ..Meta::default() },
             };
@@ -128,19 +137,19 @@ impl Filing<'_> {
             folder.directories.push((path, meta));
         }
         folder.directories.reverse();
-        if self.view.get(&home.child("cur"))?.is_some() {
-            self.look(home, &mut folder)?;
+        if self.view.get(&then.child("cur"))?.is_some() {
+            self.look(home, then, &mut folder)?;
         }
         self.folders.insert(home.clone(), folder);
         Ok(())
     }
 
-    fn look(&self, home: &TreePath, folder: &mut Folder) -> Result<()> {
-        for part in folder::PARTS {
-            let part = home.child(part);
+    fn look(&self, home: &TreePath, then: &TreePath, folder: &mut Folder) -> Result<()> {
+        for name in folder::PARTS {
+            let part = home.child(name);
             match self.root.stat_if_there(&part)? {
                 None => {
-                    let meta = self.view.get(&part)?.map_or_else(Meta::default, |(meta, _)| meta);
+                    let meta = self.view.get(&then.child(name))?.map_or_else(Meta::default, |(meta, _)| meta);
                     folder.directories.push((part, Meta { mtime: None, ..meta }));
                 }
                 Some(_) if folder::holds_messages(part.name()) => {
@@ -156,10 +165,13 @@ impl Filing<'_> {
         }
         let uidlist = self.read(&home.child("dovecot-uidlist"))?.unwrap_or_default();
         folder.taken.extend(listed(&uidlist));
-        let keywords = home.child("dovecot-keywords");
-        let then = self.then(&keywords)?;
-        // Where there is no such file it comes back as it was, and the letters with it.
-        let now = self.read(&keywords)?.unwrap_or_else(|| then.clone());
+        let then = self.then(&then.child("dovecot-keywords"))?;
+        let now = match self.read(&home.child("dovecot-keywords"))? {
+            Some(now) => now,
+            // It comes back as it was, and the letters with it.
+            None if self.into.is_none() => then.clone(),
+            None => Vec::new(),
+        };
         let (then, now) = (control::keyword_names(&then), control::keyword_names(&now));
         for (letter, keyword) in then {
             if let Some((here, _)) = now.iter().find(|(_, other)| *other == keyword) {
@@ -210,7 +222,8 @@ impl Filing<'_> {
                 }
             }
             let is_free = !folder.taken.contains(&candidate);
-            if number > 0 && is_free {
+            // In a folder of their own the old names mean nothing yet.
+            if is_free && (number > 0 || self.into.is_some()) {
                 fresh = Some(candidate);
                 break;
             }
@@ -261,6 +274,25 @@ impl Filing<'_> {
     }
 }
 
+/// The mailbox of a folder: itself, or the directory above a Maildir++ folder.
+fn mailbox_of(folder: &TreePath) -> TreePath {
+    if folder.name().starts_with(b".") { folder.parent() } else { folder.clone() }
+}
+
+/// A list of subscriptions with one more folder in it; `None` where it is in it. Dovecot's second version has a head,
+/// and tabs between the levels of a name.
+fn subscribed(list: &[u8], folder: &Name) -> Option<Vec<u8>> {
+    let name = folder.as_bytes().strip_prefix(b".").unwrap_or(folder.as_bytes());
+    let is_second = list.is_empty() || list.starts_with(b"V\t2");
+    let line: Vec<u8> = name.iter().map(|&byte| if is_second && byte == b'.' { b'\t' } else { byte }).collect();
+    if list.split(|&byte| byte == b'\n').any(|other| other == line) {
+        return None;
+    }
+    let head: &[u8] = if list.is_empty() { b"V\t2\n\n" } else { b"" };
+    let gap: &[u8] = if list.is_empty() || list.ends_with(b"\n") { b"" } else { b"\n" };
+    Some([head, list, gap, line.as_slice(), b"\n"].concat())
+}
+
 /// The base name under which a message comes back for the `number`-th time: in the part that no mail server looks into.
 fn restored(base: &[u8], number: u32) -> Vec<u8> {
     let end = base.iter().position(|&byte| byte == b',').unwrap_or(base.len());
@@ -304,6 +336,7 @@ fn put(
     root: &Arc<Root>,
     staging: &Arc<Staging>,
     folders: BTreeMap<TreePath, Folder>,
+    into: Option<&Name>,
     report: &mut Report,
 ) -> Result<()> {
     // The hand asks a catalogue how directories should look; this one forgets it all.
@@ -313,7 +346,7 @@ fn put(
         let mut edit = Edit::new(&transaction)?;
         let mut hand = Hand::new(root.clone(), staging.clone(), SetKind::Maildir);
         let mut restore = Restore::new(view, root.clone(), staging.clone());
-        for folder in folders.into_values().filter(|folder| !folder.coming.is_empty()) {
+        for (home, folder) in folders.into_iter().filter(|(_, folder)| !folder.coming.is_empty()) {
             let mut made: HashSet<TreePath> = HashSet::new();
             let mut changes = Vec::new();
             for (path, meta) in folder.directories {
@@ -333,6 +366,11 @@ fn put(
                 }
             }
             apply(&mut hand, &mut edit, changes)?;
+            if let Some(name) = into {
+                let change = restore.subscription(&home.parent(), name)?;
+                know(&mut edit, root, &home.parent())?;
+                apply(&mut hand, &mut edit, change.into_iter().collect())?;
+            }
         }
         hand.put_lock_away()?;
         root.sync_file_system()?;
@@ -371,6 +409,29 @@ fn apply(hand: &mut Hand, edit: &mut Edit<'_>, changes: Vec<Change>) -> Result<(
 }
 
 impl Restore<'_> {
+    /// The change that makes users of a mailbox see a folder; none where they do.
+    fn subscription(&mut self, mailbox: &TreePath, name: &Name) -> Result<Option<Change>> {
+        let path = mailbox.child("subscriptions");
+        let like = self.root.stat_if_there(&path)?;
+        let mut list = Vec::new();
+        if like.is_some() {
+            let file = self.root.open_file(&path)?;
+            let failed = |source| DiskError { operation: "cannot read", path: self.root.show(&path), source };
+            file.take(CONTROL_MAX).read_to_end(&mut list).map_err(failed)?;
+        }
+        let Some(bytes) = subscribed(&list, name) else { return Ok(None) };
+        let stat = match like {
+            Some(stat) => stat,
+            None => self.root.stat(mailbox)?,
+        };
+        let meta = Meta { mode: stat.mode & 0o666, uid: stat.uid, gid: stat.gid, ..Meta::default() };
+        self.next_number += 1;
+        let (number, digest) = (self.next_number, Digest::of(&bytes));
+        self.stage_whole(number, &bytes, digest)?;
+        let file = File { size: bytes.len() as u64, digest, group: 0 };
+        Ok(Some(Change::Put { path, meta, file, source: Source::Shipped(number) }))
+    }
+
     /// The change that brings a record back at a path; none where its content is damaged, which is noted.
     fn coming(&mut self, record: &Record, path: &TreePath) -> Result<Option<Change>> {
         let Some((meta, what)) = &record.state else { return Ok(None) };
@@ -389,5 +450,38 @@ impl Restore<'_> {
                 Ok(Some(Change::Put { path, meta, file, source: Source::Shipped(number) }))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_subscribed_once_in_either_version() {
+        let folder = Name::new(b".Restored.2026").expect("a name");
+        let cases: [(&[u8], Option<&[u8]>); 5] = [
+            (b"", Some(b"V\t2\n\nRestored\t2026\n")),
+            (b"V\t2\n\nWork\n", Some(b"V\t2\n\nWork\nRestored\t2026\n")),
+            (b"V\t2\n\nRestored\t2026\nWork\n", None),
+            (b"Work", Some(b"Work\nRestored.2026\n")),
+            (b"Restored.2026\n", None),
+        ];
+        for (list, wanted) in cases {
+            assert_eq!(subscribed(list, &folder).as_deref(), wanted, "{}", list.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_name_of_its_own_keeps_what_follows_the_comma() {
+        assert_eq!(restored(b"1.M2P3.mx1,S=10,W=12", 2), b"1.M2P3.mx1-restored2,S=10,W=12");
+        assert_eq!(restored(b"1.M2P3.mx1", 1), b"1.M2P3.mx1-restored1");
+    }
+
+    #[test]
+    fn letters_follow_their_keywords() {
+        let letters = HashMap::from([(b'a', b'c'), (b'b', b'a')]);
+        assert_eq!(translated(b":2,RSabd", &letters), b":2,RSac");
+        assert_eq!(translated(b"", &letters), b"");
     }
 }
