@@ -8,6 +8,7 @@
 
 pub mod contents;
 pub mod cut;
+pub mod difference;
 pub mod envelope;
 pub mod expire;
 pub mod label;

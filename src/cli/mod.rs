@@ -3,6 +3,7 @@
 //! Layer 8. `error` turns a failure into a sentence and an exit code, `terminal` shows progress.
 
 pub mod backup;
+pub mod diff;
 pub mod error;
 pub mod find;
 pub mod points;
@@ -46,6 +47,10 @@ pub enum Command {
     Find(Box<find::Find>),
     /// Write a message as it was to standard output.
     Cat(find::Cat),
+    /// Tell what changed between two moments, by mailbox and folder.
+    Diff(diff::Diff),
+    /// Tell where a message was, point by point.
+    Timeline(diff::Timeline),
     /// Bring back a set, a mailbox, a folder or a message as it was.
     Restore(Box<restore::Arguments>),
     /// Read restore points as a restore would, and compare.
@@ -108,6 +113,8 @@ pub fn main() -> u8 {
         (Command::Restore(arguments), _) => restore::run(&arguments),
         (Command::Verify(arguments), _) => verify::verify(&arguments),
         (Command::Expire(arguments), _) => verify::expire(&arguments),
+        (Command::Diff(arguments), _) => diff::diff(&arguments),
+        (Command::Timeline(arguments), _) => diff::timeline(&arguments),
         (Command::Pin(arguments), _) => points::pin(&arguments, true),
         (Command::Unpin(arguments), _) => points::pin(&arguments, false),
         (Command::Note(arguments), _) => points::note(&arguments),
