@@ -119,8 +119,9 @@ fn later(request: &Request, repository: &Repository, full: &PointLabel) -> Resul
     let is_due = age > request.full_every.as_nanos() as i128;
     let kind = request.kind.unwrap_or(if is_due { PointKind::Full } else { PointKind::Differential });
     let view = View::open(repository, &At::Newest)?;
-    let full = Some(full).filter(|_| kind == PointKind::Differential);
-    let label = cut::label(repository, full, request.now)?;
+    // The full that the view begins with: where the newest one is damaged, an older one.
+    let full = view.label.map(|label| label.full_label()).filter(|_| kind == PointKind::Differential);
+    let label = cut::label(repository, full.as_ref(), request.now)?;
     let (header, mut problems) = cut::cut(repository, &view, &label)?;
     problems.extend(view.problems);
     Ok(Report { label, header, problems })

@@ -153,12 +153,10 @@ impl Filter {
 /// The folder that a path lies in: the directory above its `cur` or `new` where that is a Maildir++ folder's, else the
 /// inbox; `None` for what lies in no folder.
 fn folder_of<'a>(components: &[&'a [u8]]) -> Option<&'a [u8]> {
-    let part = components.iter().position(|name| matches!(*name, b"cur" | b"new" | b"tmp"));
-    let holder = part.map_or(components.len(), |at| at);
-    match components[..holder].last() {
-        Some(name) if name.starts_with(b".") => Some(name),
-        Some(_) if part.is_some() => Some(b""),
-        _ => components.iter().rev().find(|name| name.starts_with(b".")).copied(),
+    let is_folder = |name: &&[u8]| name.starts_with(b".");
+    match components.iter().position(|name| crate::maildir::folder::is_part(name)) {
+        Some(part) => Some(components[..part].last().copied().filter(is_folder).unwrap_or_default()),
+        None => components.iter().rev().copied().find(is_folder),
     }
 }
 
@@ -363,4 +361,29 @@ fn meant(view: &View, typed: &[u8]) -> Result<Record, Failure> {
         }
     }
     Err(Failure(format!("{} was not there at that moment, neither as a path nor as a Message-ID", escape(typed)), 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_lies_in_the_folder_above_its_cur() {
+        let cases: [(&str, Option<&str>); 7] = [
+            ("cur/1.x", Some("")),
+            (".Work/new/1.x", Some(".Work")),
+            ("example.org/anna/Maildir/cur/1.x", Some("")),
+            ("example.org/anna/.A.B/cur", Some(".A.B")),
+            ("example.org/anna/.A.B/dovecot-uidlist", Some(".A.B")),
+            ("example.org/anna/.A.B", Some(".A.B")),
+            ("example.org/anna/dovecot-uidlist", None),
+        ];
+        for (path, wanted) in cases {
+            let components: Vec<&[u8]> = path.as_bytes().split(|&byte| byte == b'/').collect();
+            assert_eq!(folder_of(&components), wanted.map(str::as_bytes), "{path}");
+        }
+        assert_eq!(folder(b"Archive/2026"), b".Archive.2026");
+        assert_eq!(folder(b"inbox"), b"");
+        assert_eq!(mailboxes(b"anna@example.org"), [b"anna@example.org".to_vec(), b"example.org/anna".to_vec()]);
+    }
 }
