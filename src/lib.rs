@@ -2,7 +2,7 @@
 //!
 //! Thousands of organisations run their own Postfix and Dovecot with Maildir, on a master and a slave. This
 //! crate follows the Maildir trees of the master as they change, ships every change to the slave, and keeps
-//! there a mirror that a mail server can be started on.
+//! there a mirror that a mail server can be started on, and restore points.
 //!
 //! # The flow
 //!
@@ -30,6 +30,20 @@
 //! [`sync::cycle`] drives the left side; the slave uses it too, to hold its mirror against its own catalogue
 //! before each session. When both ends' root digests are equal they are in sync.
 //!
+//! Restore points are made of the log, on the slave alone:
+//!
+//! ```text
+//!  log::history      closed segments, from the first backup on
+//!       |
+//!  repository::view  a full, the differential over it, the log up to a moment
+//!       |
+//!       |----> backup     repository::cut: a point, a manifest and hard links to segments
+//!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply
+//!       '----> cli        ls, find, cat: what there was, without restoring it
+//! ```
+//!
+//! The first full alone is read from the mirror, since no segment has its contents.
+//!
 //! # Layers
 //!
 //! A module imports only from a lower layer or its own folder; `tests/tidy.rs` proves it.
@@ -38,6 +52,7 @@
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
 //! | 6 | [`config`]: what was typed into what it means |
+//! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
@@ -56,6 +71,10 @@
 //! * Work is proportional to what changed: an unchanged folder costs a `statx` for each directory and control
 //!   file, and reads no message's entry.
 //! * Catalogues can be lost: they are rebuilt by comparing, and no content is sent for that.
+//! * A restore point is there whole or not at all: `repository::layout` renames it to its label at the end.
+//! * A restore gives what was, or names what is damaged: `repository::contents` hands out no content as whole whose digest is not
+//!   right.
+//! * Restoring into a mailbox in use touches nothing that is there, and twice is once: `restore::in_place`.
 //!
 //! # Deliberately absent
 //!
