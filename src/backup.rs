@@ -122,7 +122,7 @@ fn later(request: &Request, repository: &Repository, full: &PointLabel) -> Resul
     // The full that the view begins with: where the newest one is damaged, an older one.
     let full = view.label.map(|label| label.full_label()).filter(|_| kind == PointKind::Differential);
     let label = cut::label(repository, full.as_ref(), request.now)?;
-    let (header, mut problems) = cut::cut(repository, &view, &label)?;
+    let (header, mut problems) = cut::cut(repository, &view, &label, request.now)?;
     problems.extend(view.problems);
     Ok(Report { label, header, problems })
 }
@@ -138,7 +138,8 @@ fn first(request: &Request, repository: &Repository) -> Result<Report> {
     full.drain()?;
     let FirstFull { own, mut segments, manifest, counts, problems, .. } = full;
     segments.push(own.finish()?.0);
-    let stand = Stand { set: frozen.set, epoch: frozen.epoch, position: frozen.position, counts, reached };
+    let (set, epoch, position, moment) = (frozen.set, frozen.epoch, frozen.position, request.now);
+    let stand = Stand { set, epoch, position, counts, reached, moment };
     let header = stand.header(&label, segments);
     manifest.finish(header.clone())?;
     making.finish()?;

@@ -126,7 +126,8 @@ const RESTORING: &str = "restoring";
 ///
 /// # Errors
 /// Where the target is not empty, or the disk refuses. What is damaged is in [`Report::problems`].
-pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, target: &Path) -> Result<Report> {
+pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, standby: &Path, target: &Path) -> Result<Report> {
+    apart(standby, target)?;
     let (root, state) = open_target(target, what)?;
     let _lock = root.lock_directory()?.ok_or_else(|| {
         RestoreError::Sync(SyncError::Locked(format!("another run is writing to {}", root.show(&TreePath::root()))))
@@ -150,6 +151,27 @@ pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, target: &Path) 
 }
 
 const OWN: &str = ".mailtwin";
+
+/// What lies in the standby would become part of its mirror.
+fn apart(standby: &Path, target: &Path) -> Result<()> {
+    let Some(mirror) = Root::open(standby)?.ancestry()?.first().copied() else { return Ok(()) };
+    let mut above = target;
+    let opened = loop {
+        match (Root::open(above), above.parent()) {
+            (Err(error), Some(parent)) if error.is_not_found() => {
+                above = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            }
+            (opened, _) => break opened?,
+        }
+    };
+    match opened.ancestry()?.contains(&mirror) {
+        true => Err(RestoreError::Failed(format!(
+            "{} lies in the standby: choose a directory elsewhere, or --in-place",
+            crate::path::escape(std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str()))
+        ))),
+        false => Ok(()),
+    }
+}
 
 /// Opens the target, made where its last name is missing. It is empty, or holds the beginning of this same restore.
 fn open_target(target: &Path, what: &str) -> Result<(Arc<Root>, Root)> {

@@ -3,6 +3,7 @@
 use super::error::{print, say};
 use super::standby::{Failure, Standby, bytes, label_of, run as running, shown};
 use crate::moment;
+use crate::path::escape;
 use crate::repository::label::PointKind;
 use crate::repository::layout::{Point, Repository};
 
@@ -69,7 +70,8 @@ fn line(point: &Point) -> String {
     };
     let pinned = if point.about.pinned { ", pinned" } else { "" };
     let verified = point.about.verified.map_or_else(String::new, |time| format!(", verified {}", shown(time)));
-    let note = if point.about.note.is_empty() { String::new() } else { format!("  {}", point.about.note) };
+    let note =
+        if point.about.note.is_empty() { String::new() } else { format!("  {}", escape(point.about.note.as_bytes())) };
     format!(
         "{:<33}  {kind}  {}  {} messages, {}, {} on disk{verified}{pinned}{note}",
         point.label.to_string(),

@@ -59,7 +59,8 @@ pub fn run(arguments: &Arguments) -> u8 {
             (Some(_), _) if arguments.dry_run => restore::plan(&view, &wanted)?,
             (Some(to), _) => {
                 let what = format!("{} {:?}", view.position, arguments.filters);
-                restore::to_directory(&view, &what, &wanted, Path::new(to)).map_err(failed)?
+                let standby = Path::new(&arguments.standby.standby);
+                restore::to_directory(&view, &what, &wanted, standby, Path::new(to)).map_err(failed)?
             }
             (None, target) => {
                 let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);

@@ -26,6 +26,8 @@ pub struct Stand {
     pub counts: Counts,
     /// The last segment of the log that it has seen.
     pub reached: u64,
+    /// When it is made, exactly; its label has whole seconds.
+    pub moment: Time,
 }
 
 impl Stand {
@@ -38,7 +40,7 @@ impl Stand {
             set: self.set,
             epoch: self.epoch,
             position: self.position,
-            moment: label.moment(),
+            moment: self.moment,
             messages,
             files,
             directories,
@@ -68,7 +70,7 @@ pub fn label(repository: &Repository, full: Option<&PointLabel>, now: Time) -> R
 ///
 /// # Errors
 /// Where the disk refuses, or the view cannot be read; there is no point then.
-pub fn cut(repository: &Repository, view: &View, label: &PointLabel) -> Result<(Header, Vec<String>)> {
+pub fn cut(repository: &Repository, view: &View, label: &PointLabel, now: Time) -> Result<(Header, Vec<String>)> {
     let making = repository.begin(label)?;
     let mut problems = Vec::new();
     let patched = put_together(view, &making, &mut problems)?;
@@ -107,8 +109,15 @@ pub fn cut(repository: &Repository, view: &View, label: &PointLabel) -> Result<(
         PointKind::Full => view.beneath(&crate::path::TreePath::root()).try_for_each(|record| write(&record?))?,
         PointKind::Differential => view.changed().try_for_each(write)?,
     }
-    let stand =
-        Stand { set: view.set, epoch: view.epoch, position: view.position, counts: view.counts, reached: view.reached };
+    let stand = Stand {
+        set: view.set,
+        epoch: view.epoch,
+        position: view.position,
+        counts: view.counts,
+        reached: view.reached,
+        // Where the clock went back it is not before what is in it.
+        moment: now.max(view.moment),
+    };
     let header = stand.header(label, segments);
     writer.finish(header.clone())?;
     making.finish()?;
