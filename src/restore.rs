@@ -21,7 +21,7 @@ use crate::sync::SyncError;
 use crate::sync::apply::{Arrived, Hand};
 use crate::sync::staging::Staging;
 use crate::wire::block::{Block, Piece};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,12 +92,14 @@ pub type Wanted<'a> = &'a dyn Fn(&Record) -> bool;
 /// Where it cannot be read at all; what is damaged is in [`Report::problems`].
 pub fn plan(view: &View, wanted: Wanted<'_>) -> std::result::Result<Report, RepositoryError> {
     let mut report = Report::default();
+    let mut groups = HashSet::new();
     for record in view.beneath(&TreePath::root()) {
         match record {
             Ok(record) if wanted(&record) => match &record.state {
-                Some((_, What::File { size, .. })) => {
+                Some((_, What::File { size, group, .. })) => {
                     report.created += 1;
-                    report.bytes += size;
+                    // A hard link adds no bytes.
+                    report.bytes += if *group == 0 || groups.insert(*group) { *size } else { 0 };
                 }
                 Some((_, What::Symlink(_))) => report.created += 1,
                 _ => {}

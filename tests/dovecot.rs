@@ -164,8 +164,8 @@ fn what_a_user_deleted_comes_back_in_place_while_the_user_is_logged_in() {
     let old = &before.folders["INBOX"];
     assert!(kept.len() < old.messages.len() && !kept.is_empty());
 
-    let master_tree = twin.master.clone();
-    let restore = || twin.run(&["restore", "--json"], &["--in-place".as_ref(), master_tree.as_path()]);
+    let in_place = PathBuf::from(format!("--in-place={}", twin.master.display()));
+    let restore = || twin.run(&["restore", "--json"], &[&in_place]);
     let report = restore();
     assert_eq!(report.count("failed"), 0, "{report}");
     session.noop();
@@ -197,17 +197,15 @@ fn what_a_user_deleted_comes_back_in_place_while_the_user_is_logged_in() {
     }
 
     // Into a folder of its own, for the user to sort.
-    let into = |target: &Path| {
-        twin.run(
-            &["restore", "--json", "--mailbox", "alice@example.org", "--folder", "INBOX", "--into", "Restored.Today"],
-            &["--in-place".as_ref(), target],
-        )
+    let into = || {
+        let what = ["--mailbox", "alice@example.org", "--folder", "INBOX", "--into", "Restored.Today"];
+        twin.run(&[&["restore", "--json"], &what[..]].concat(), &[&in_place])
     };
-    assert_eq!(into(&twin.master).count("created"), old.messages.len() as u64);
+    assert_eq!(into().count("created"), old.messages.len() as u64);
     let filed = Folder::seen_by(&mut other, "Restored.Today");
     assert_eq!(filed.messages.len(), old.messages.len());
     assert!(other.lsub().iter().any(|listed| listed.name == "Restored.Today"), "{:?}", other.lsub());
-    assert_eq!(into(&twin.master).count("created"), 0);
+    assert_eq!(into().count("created"), 0);
 
     let again = restore();
     assert_eq!((again.count("created"), again.count("failed")), (0, 0), "{again}");

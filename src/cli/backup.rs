@@ -26,8 +26,8 @@ pub struct Arguments {
     pub full_every: String,
 
     /// Words to go with it
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub note: String,
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
 
     /// Print one object on standard output at the end
     #[arg(long)]
@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> u8 {
                 _ => None,
             },
             full_every: moment::duration(&arguments.full_every).map_err(|error| Failure(error.to_string(), 2))?,
-            note: arguments.note.clone(),
+            note: arguments.note.clone().unwrap_or_default(),
             now: now(),
         };
         let report =

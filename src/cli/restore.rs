@@ -30,7 +30,7 @@ pub struct Arguments {
     pub to: Option<OsString>,
 
     /// Add what is gone from STANDBY, or from this tree of the same set, and touch nothing that is there
-    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "to")]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with = "to")]
     pub in_place: Option<Option<OsString>>,
 
     /// File messages into this folder of their mailbox, which their users find subscribed; with --in-place

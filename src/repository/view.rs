@@ -465,7 +465,8 @@ fn beginnings(block: &Block) -> impl Iterator<Item = (u32, u64, &[u8])> {
 fn last(repository: &Repository, wanted: impl Fn(&Header) -> bool) -> Result<Option<PointLabel>> {
     for label in repository.labels()?.into_iter().rev() {
         // One that cannot be read is passed over: an older one serves as well, with more of the log.
-        if repository.manifest(&label).is_ok_and(|manifest| wanted(manifest.header())) {
+        let has_full = label.kind() == PointKind::Full || repository.manifest(&label.full_label()).is_ok();
+        if has_full && repository.manifest(&label).is_ok_and(|manifest| wanted(manifest.header())) {
             return Ok(Some(label));
         }
     }
