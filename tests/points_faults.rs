@@ -15,7 +15,7 @@ use points::*;
 use tree::*;
 
 /// Points of a sweep on an everyday run.
-const POINTS: u64 = 16;
+const POINTS: u64 = 10;
 
 /// The last steps of a restore, in which it takes its own state away.
 const TIDYING: u64 = 5;
@@ -391,7 +391,7 @@ fn damages(standby: &Path) -> Vec<(PathBuf, Damage)> {
     let mut all = Vec::new();
     for file in &files {
         let length = fs::metadata(standby.join(file)).expect("the file").len();
-        let flips = if full_sweep() { 60 } else { 5 };
+        let flips = if full_sweep() { 60 } else { 3 };
         let spread =
             (0..flips).map(|number| length.saturating_sub(1) * number / (flips - 1)).collect::<BTreeSet<u64>>();
         all.extend(spread.into_iter().map(|at| (file.clone(), Damage::Flip(at as usize))));
