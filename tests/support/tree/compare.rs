@@ -179,7 +179,8 @@ pub fn actual_mirror(pair: &Pair) -> Tree {
     tree
 }
 
-fn forget_times_of_message_directories(tree: &mut Tree) {
+/// Of mail, the times of `cur/` and `new/` are nobody's promise.
+pub fn forget_times_of_message_directories(tree: &mut Tree) {
     for (path, entry) in tree {
         if entry.kind == Kind::Directory && is_message_directory(path) {
             entry.modified = None;
