@@ -6,11 +6,11 @@
 
 use crate::catalogue::edit::Edit;
 use crate::catalogue::store::Catalogue;
-use crate::disk::{DiskError, Root};
+use crate::disk::{DiskError, FileKind, Root};
 use crate::id::Digest;
 use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Mark, Meta};
-use crate::maildir::folder::SetKind;
+use crate::maildir::folder::{self, SetKind};
 use crate::monitor::Problem;
 use crate::path::TreePath;
 use crate::repository::contents::ContentError;
@@ -142,17 +142,33 @@ pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, standby: &Path,
         restore.run(&catalogue, wanted)?;
         restore.report
     };
-    let own = TreePath::root().child(OWN);
-    let time = view.get(&TreePath::root())?.and_then(|(meta, _)| meta.mtime);
-    root.remove_directory(&own)?;
-    if time.is_some() {
-        root.set_directory_time(&TreePath::root(), time)?;
+    tidy_up(&state)?;
+    root.remove_directory(&TreePath::root().child(OWN))?;
+    // Everything is there now, and another run would take it for somebody's: what fails from here on is said, no more.
+    let mut report = report;
+    let time = view.get(&TreePath::root()).ok().flatten().and_then(|(meta, _)| meta.mtime);
+    let timed = time.map_or(Ok(()), |time| root.set_directory_time(&TreePath::root(), Some(time)));
+    if let Err(error) = timed.and_then(|()| root.sync_directory(&TreePath::root())) {
+        report.failed += 1;
+        report.problems.push(Problem { subject: error.path, reason: format!("{}: {}", error.operation, error.source) });
     }
-    root.sync_directory(&TreePath::root())?;
     Ok(report)
 }
 
 const OWN: &str = ".mailtwin";
+
+/// Removes what the restore kept, the note of what it is last: one that is killed here is known again.
+fn tidy_up(state: &Root) -> Result<()> {
+    let (listing, _) = state.list(&TreePath::root(), 16)?;
+    for entry in listing.entries.iter().filter(|entry| entry.name.as_bytes() != RESTORING.as_bytes()) {
+        let path = TreePath::root().join(&entry.name);
+        match state.stat(&path)?.kind {
+            FileKind::Directory => state.remove_directory(&path)?,
+            _ => state.remove(&path)?,
+        }
+    }
+    Ok(state.remove(&TreePath::root().child(RESTORING))?)
+}
 
 /// What lies in the standby would become part of its mirror.
 fn apart(standby: &Path, target: &Path) -> Result<()> {
@@ -183,6 +199,12 @@ fn open_target(target: &Path, what: &str) -> Result<(Arc<Root>, Root)> {
     let is_own = |name: &[u8]| name == OWN.as_bytes();
     if listing.entries.iter().any(|entry| is_own(entry.name.as_bytes())) {
         let state = root.open_own(OWN)?;
+        let (kept, _) = state.list(&TreePath::root(), 16)?;
+        if kept.entries.is_empty() {
+            // All but this directory was removed at the end of a restore.
+            note(&state, what)?;
+            return Ok((root, state));
+        }
         let mut before = String::new();
         match state.open_file(&TreePath::root().child(RESTORING)) {
             Ok(file) => drop(file.take(4096).read_to_string(&mut before)),
@@ -241,6 +263,8 @@ struct Restore<'a> {
     /// The first file of each group of hard links.
     groups: HashMap<u64, (TreePath, Mark)>,
     since_checkpoint: u64,
+    /// Directories that are there.
+    made: HashSet<TreePath>,
 }
 
 /// Changes that are put in place together.
@@ -253,7 +277,16 @@ struct Batch {
 impl<'a> Restore<'a> {
     fn new(view: &'a View, root: Arc<Root>, staging: Arc<Staging>) -> Self {
         let report = Report::default();
-        Self { view, staging, root, report, next_number: 0, groups: HashMap::new(), since_checkpoint: 0 }
+        Self {
+            view,
+            staging,
+            root,
+            report,
+            next_number: 0,
+            groups: HashMap::new(),
+            since_checkpoint: 0,
+            made: HashSet::new(),
+        }
     }
 
     fn run(&mut self, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<()> {
@@ -281,6 +314,9 @@ impl<'a> Restore<'a> {
                         break false;
                     }
                 };
+                if ended && !self.report.problems.is_empty() {
+                    self.complete_folders(&mut batch, &mut edit)?;
+                }
                 self.put(&mut batch, &mut hand, &mut edit)?;
                 hand.put_lock_away().map_err(RestoreError::Sync)?;
                 self.report.failed += hand.problems.len() as u64;
@@ -315,18 +351,48 @@ impl<'a> Restore<'a> {
             return Ok(());
         }
         for (path, meta) in above.drain(..) {
-            batch.changes.push(Change::MakeDirectory { path, meta });
+            self.make(path, meta, batch);
         }
+        self.make_above(&record.path, batch, edit)?;
         match what {
-            What::Directory => {
-                batch.changes.push(Change::MakeDirectory { path: record.path.clone(), meta: meta.clone() });
-            }
+            What::Directory => self.make(record.path.clone(), meta.clone(), batch),
             What::Symlink(target) => {
                 let (path, meta, target) = (record.path.clone(), meta.clone(), target.clone());
                 batch.changes.push(Change::Symlink { path, meta, target });
                 self.report.created += 1;
             }
             What::File { size, group, check, .. } => self.file(record, meta, *size, *group, *check, batch, edit)?,
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, path: TreePath, meta: Meta, batch: &mut Batch) {
+        self.made.insert(path.clone());
+        batch.changes.push(Change::MakeDirectory { path, meta });
+    }
+
+    /// Where the record of a directory is damaged, what is in it still finds its place.
+    fn make_above(&mut self, path: &TreePath, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
+        let parent = path.parent();
+        if path.is_root() || self.made.contains(&parent) {
+            return Ok(());
+        }
+        self.make_above(&parent, batch, edit)?;
+        if edit.directory(&parent)?.is_none() {
+            self.make(parent.clone(), Meta { mode: 0o700, ..Meta::default() }, batch);
+        }
+        self.made.insert(parent);
+        Ok(())
+    }
+
+    /// A mail server wants all three directories of a folder, though the records of some may be damaged.
+    fn complete_folders(&mut self, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
+        let folders = self.made.iter().filter(|path| folder::holds_messages(path.name())).map(TreePath::parent);
+        let parts: Vec<TreePath> = folders.flat_map(|folder| folder::PARTS.map(|part| folder.child(part))).collect();
+        for part in parts {
+            if !self.made.contains(&part) && edit.directory(&part)?.is_none() {
+                self.make(part, Meta { mode: 0o700, ..Meta::default() }, batch);
+            }
         }
         Ok(())
     }

@@ -181,7 +181,8 @@ pub struct Replay {
     /// For what is read out of turn.
     file: File,
     at: u64,
-    length: u64,
+    /// Of the file, in bytes.
+    pub length: u64,
     /// Blocks are passed over unread.
     skips: bool,
     chain: blake3::Hasher,

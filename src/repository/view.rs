@@ -143,7 +143,9 @@ impl View {
             }
             PointKind::Differential => {
                 let full = label.full_label();
-                let base = repository.manifest(&full)?;
+                let base = repository.manifest(&full).map_err(|error| {
+                    RepositoryError::Failed(format!("{label} cannot be read without its full: {error}"))
+                })?;
                 view.add(repository, &full, &base.header().segments);
                 for record in manifest.records(&[]) {
                     let record = record?;
@@ -212,6 +214,9 @@ impl View {
             return Ok(true);
         };
         let segment = self.contents.add(history.root(), &path);
+        if number != self.reached + 1 && self.reached > 0 || replay.header.after > self.position {
+            self.problems.push(format!("the log has a gap before {}", history.root().show(&path)));
+        }
         let mut passed = false;
         while let Some(batch) = replay.next_batch()? {
             let is_later = |until| batch.moment.is_some_and(|moment| moment > until);
@@ -222,7 +227,8 @@ impl View {
             self.batch(&batch, segment)?;
             self.epoch = replay.header.epoch;
         }
-        if replay.is_damaged {
+        // A closed segment ends with its last batch.
+        if !passed && replay.whole < replay.length {
             self.problems.push(format!("{} is damaged: what stood behind is missing", history.root().show(&path)));
         }
         self.segments.push(SegmentRef { number, length: replay.whole, chain: replay.chain() });

@@ -207,6 +207,8 @@ impl<'s, 't> Term<'s, 't> {
         if batch.position <= self.position {
             return Err(SyncError::Protocol("a batch comes again"));
         }
+        // Begun before the position moves on: its header says what it comes after.
+        self.segment()?;
         self.position = batch.position;
         apply_to_catalogue(&mut self.edit, &batch.changes)?;
         Ok(self.segment()?.batch(now(), Some(batch.position), &batch.changes)?)
