@@ -101,7 +101,9 @@ pub fn run(request: &Request) -> Result<Report> {
     let show = repository.state.show(&TreePath::root());
     let _lock = repository.lock()?.ok_or(BackupError::Locked(show))?;
     repository.clear()?;
-    let full = repository.labels()?.into_iter().rfind(|label| label.kind() == PointKind::Full);
+    // One that is damaged is no beginning; where there is no other, everything is read from the mirror again.
+    let is_full = |label: &PointLabel| label.kind() == PointKind::Full && repository.manifest(label).is_ok();
+    let full = repository.labels()?.into_iter().rfind(is_full);
     let report = match (full, &repository.history) {
         (Some(full), Some(_)) => later(request, &repository, &full)?,
         _ => first(request, &repository)?,

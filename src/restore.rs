@@ -19,7 +19,7 @@ use crate::repository::record::{Record, What};
 use crate::repository::view::View;
 use crate::sync::SyncError;
 use crate::sync::apply::{Arrived, Hand};
-use crate::sync::staging::Staging;
+use crate::sync::staging::{self, Staging};
 use crate::wire::block::{Block, Piece};
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -83,6 +83,16 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+impl Report {
+    /// What the hand could not do was counted as made before.
+    fn failures(&mut self, problems: &mut Vec<Problem>) {
+        let count = problems.len() as u64;
+        self.created = self.created.saturating_sub(count);
+        self.failed += count;
+        self.problems.append(problems);
+    }
+}
+
 /// Which records are wanted.
 pub type Wanted<'a> = &'a dyn Fn(&Record) -> bool;
 
@@ -130,11 +140,11 @@ const RESTORING: &str = "restoring";
 /// Where the target is not empty, or the disk refuses. What is damaged is in [`Report::problems`].
 pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, standby: &Path, target: &Path) -> Result<Report> {
     apart(standby, target)?;
-    let (root, state) = open_target(target, what)?;
+    let (root, state) = open_target(view, target, what, wanted)?;
     let _lock = root.lock_directory()?.ok_or_else(|| {
         RestoreError::Sync(SyncError::Locked(format!("another run is writing to {}", root.show(&TreePath::root()))))
     })?;
-    let report = {
+    let mut report = {
         let (catalogue, _) = Catalogue::open(&state)?;
         let staging = Arc::new(Staging::open(&state)?);
         staging.clear()?;
@@ -145,7 +155,6 @@ pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, standby: &Path,
     tidy_up(&state)?;
     root.remove_directory(&TreePath::root().child(OWN))?;
     // Everything is there now, and another run would take it for somebody's: what fails from here on is said, no more.
-    let mut report = report;
     let time = view.get(&TreePath::root()).ok().flatten().and_then(|(meta, _)| meta.mtime);
     let timed = time.map_or(Ok(()), |time| root.set_directory_time(&TreePath::root(), Some(time)));
     if let Err(error) = timed.and_then(|()| root.sync_directory(&TreePath::root())) {
@@ -192,7 +201,7 @@ fn apart(standby: &Path, target: &Path) -> Result<()> {
 }
 
 /// Opens the target, made where its last name is missing. It is empty, or holds the beginning of this same restore.
-fn open_target(target: &Path, what: &str) -> Result<(Arc<Root>, Root)> {
+fn open_target(view: &View, target: &Path, what: &str, wanted: Wanted<'_>) -> Result<(Arc<Root>, Root)> {
     let root = Arc::new(open_or_make(target)?);
     let (listing, _) = root.list(&TreePath::root(), 16)?;
     let show = root.show(&TreePath::root());
@@ -200,8 +209,8 @@ fn open_target(target: &Path, what: &str) -> Result<(Arc<Root>, Root)> {
     if listing.entries.iter().any(|entry| is_own(entry.name.as_bytes())) {
         let state = root.open_own(OWN)?;
         let (kept, _) = state.list(&TreePath::root(), 16)?;
-        if kept.entries.is_empty() {
-            // All but this directory was removed at the end of a restore.
+        // All but this directory was removed at the end of a restore; of this one, if what it put there is there.
+        if kept.entries.is_empty() && is_whole(view, wanted, &root)? {
             note(&state, what)?;
             return Ok((root, state));
         }
@@ -210,13 +219,14 @@ fn open_target(target: &Path, what: &str) -> Result<(Arc<Root>, Root)> {
             Ok(file) => drop(file.take(4096).read_to_string(&mut before)),
             Err(error) if error.is_not_found() && listing.entries.len() == 1 => {}
             Err(error) if error.is_not_found() => {
-                return Err(RestoreError::Failed(format!("{show} is a standby: choose an empty directory")));
+                let reason = "has a .mailtwin, as a standby has, and other things: choose an empty directory";
+                return Err(RestoreError::Failed(format!("{show} {reason}")));
             }
             Err(error) => return Err(error.into()),
         }
         if before != what && listing.entries.len() > 1 {
             return Err(RestoreError::Failed(format!(
-                "{show} holds the beginning of another restore ({before}): choose an empty directory"
+                "{show} holds the beginning of another restore: give the same command again, or choose an empty directory"
             )));
         }
         note(&state, what)?;
@@ -228,6 +238,30 @@ fn open_target(target: &Path, what: &str) -> Result<(Arc<Root>, Root)> {
     let state = root.make_own(OWN)?;
     note(&state, what)?;
     Ok((root, state))
+}
+
+/// Whether every file that is wanted is in place.
+fn is_whole(view: &View, wanted: Wanted<'_>, root: &Root) -> Result<bool> {
+    for record in view.beneath(&TreePath::root()) {
+        let record = record?;
+        if let Some((_, What::File { size, check, .. })) = &record.state
+            && wanted(&record)
+            && !is_same(root, &record.path, *size, *check)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a file has this content.
+fn is_same(root: &Root, path: &TreePath, size: u64, check: [u8; 8]) -> Result<bool> {
+    let Some(stat) = root.stat_if_there(path)? else { return Ok(false) };
+    if stat.kind != FileKind::File || stat.size != size {
+        return Ok(false);
+    }
+    let digest = root.open_file(path).ok().and_then(|mut file| staging::hash(&mut file).ok());
+    Ok(digest.is_some_and(|digest| digest.0[..8] == check))
 }
 
 fn note(state: &Root, what: &str) -> Result<()> {
@@ -319,8 +353,7 @@ impl<'a> Restore<'a> {
                 }
                 self.put(&mut batch, &mut hand, &mut edit)?;
                 hand.put_lock_away().map_err(RestoreError::Sync)?;
-                self.report.failed += hand.problems.len() as u64;
-                self.report.problems.append(&mut hand.problems);
+                self.report.failures(&mut hand.problems);
                 if hand.owners_left && self.report.warnings.is_empty() {
                     self.report.warnings.push("not root: files keep the owner that runs mailtwin".to_owned());
                 }

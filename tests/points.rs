@@ -547,6 +547,30 @@ fn a_finished_restore_is_not_taken_for_one_to_go_on_with() {
 }
 
 #[test]
+fn a_directory_with_an_empty_state_in_it_is_not_taken_for_a_restore_that_has_ended() {
+    let (pair, full, _) = mailbox_with_a_full();
+    let place = pair.path("somebodys");
+    fs::create_dir_all(place.join(".mailtwin")).expect("directories");
+    fs::write(place.join("letter"), "mine").expect("a file");
+    let before = fingerprint(&place);
+    run("restore", &pair.mirror, &["--point", &full, "--to", place.to_str().expect("ours")])
+        .refused(&[1, 2], "somebodys");
+    assert!(before == fingerprint(&place), "it was touched");
+}
+
+#[test]
+fn where_every_full_is_damaged_a_new_one_is_made() {
+    let (pair, full, remembered) = mailbox_with_a_full();
+    let manifest = pair.mirror.join(".mailtwin/points").join(&full).join("manifest");
+    let length = fs::metadata(&manifest).expect("is there").len();
+    let opened = fs::OpenOptions::new().write(true).open(&manifest).expect("opens");
+    opened.set_len(length - 20).expect("cuts");
+    let new = backup(&pair, &[]);
+    assert!(new.ends_with('F') && new != full, "{new}");
+    assert_point(&pair.mirror, &new, &remembered.tree);
+}
+
+#[test]
 fn places_in_the_standby_are_no_places_to_restore_into() {
     let (pair, full, _) = mailbox_with_a_full();
     let before = names_in(&pair.mirror);

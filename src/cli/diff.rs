@@ -75,8 +75,8 @@ fn at(typed: &str) -> Result<At, Failure> {
 fn line(path: &TreePath, changed: &Changed) -> String {
     let counts = [
         (changed.messages_added, "messages added"),
-        (changed.messages_removed, "removed"),
-        (changed.messages_flagged, "with other flags"),
+        (changed.messages_removed, "messages removed"),
+        (changed.messages_flagged, "messages with other flags"),
         (changed.files_added, "files added"),
         (changed.files_removed, "files removed"),
         (changed.files_changed, "files changed"),

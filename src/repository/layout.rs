@@ -64,7 +64,7 @@ pub struct Point {
     pub about: About,
     /// Bytes on disk that go with it when it expires: files that nothing else links to.
     pub own_bytes: u64,
-    /// Bytes on disk that it needs, all together.
+    /// Bytes on disk of what is in its directory; a differential needs those of its full as well.
     pub bytes_on_disk: u64,
 }
 

@@ -4,10 +4,10 @@
 //! of its own: a mail server gives it a new UID, whatever its uidlist still says of the old name (DOVECOT.md 8.11). The
 //! name is made from the old one, so that a second restore finds what the first one put there.
 
-use super::{Report, Restore, RestoreError, Result, Wanted};
+use super::{Report, Restore, RestoreError, Result, Wanted, is_same};
 use crate::catalogue::edit::Edit;
 use crate::catalogue::store::Catalogue;
-use crate::disk::{DiskError, FileKind, Root};
+use crate::disk::{DiskError, Root};
 use crate::id::Digest;
 use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Meta};
@@ -18,7 +18,7 @@ use crate::repository::record::{Record, What};
 use crate::repository::view::View;
 use crate::sync::SyncError;
 use crate::sync::apply::{Arrived, Hand};
-use crate::sync::staging::{self, Staging};
+use crate::sync::staging::Staging;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
@@ -321,15 +321,6 @@ fn listed(uidlist: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-fn is_same(root: &Root, path: &TreePath, size: u64, check: [u8; 8]) -> Result<bool> {
-    let Some(stat) = root.stat_if_there(path)? else { return Ok(false) };
-    if stat.kind != FileKind::File || stat.size != size {
-        return Ok(false);
-    }
-    let digest = root.open_file(path).ok().and_then(|mut file| staging::hash(&mut file).ok());
-    Ok(digest.is_some_and(|digest: Digest| digest.0[..8] == check))
-}
-
 /// Puts everything in place, folder by folder, each under its lock.
 fn put(
     view: &View,
@@ -377,9 +368,9 @@ fn put(
         report.skipped += restore.report.skipped;
         report.created += restore.report.created;
         report.bytes += restore.report.bytes;
-        report.failed += restore.report.failed + hand.problems.len() as u64;
+        report.failed += restore.report.failed;
         report.problems.append(&mut restore.report.problems);
-        report.problems.append(&mut hand.problems);
+        report.failures(&mut hand.problems);
         if hand.owners_left {
             report.warnings.push("not root: files keep the owner that runs mailtwin".to_owned());
         }

@@ -280,7 +280,12 @@ impl<'a, 't> Cycle<'a, 't> {
         }
         for path in &diff.torn {
             let reason = "it was being written all the time: its folder is left as it was; the next run tries again";
-            self.problem(self.options.root.show(path), reason.to_owned());
+            let subject = self.options.root.show(path);
+            match self.options.rules.trust_names {
+                // On a mirror a mail server is at work; what is to be changed there is looked at again, under its lock.
+                true => self.monitor.event(Event::Note(format!("{subject}: {reason}"))),
+                false => self.problem(subject, reason.to_owned()),
+            }
         }
         for path in &diff.special {
             if self.warned.insert(path.clone()) {

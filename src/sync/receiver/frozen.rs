@@ -1,5 +1,6 @@
 //! A mirror at rest: nobody else writes to it, and its catalogue says what is there. The first full is read from it.
 
+use super::open::lock;
 use super::{Result, Slave, program};
 use crate::catalogue::edit::Edit;
 use crate::catalogue::store::{Catalogue, KnownContents};
@@ -45,6 +46,8 @@ impl Frozen {
             None => Root::open(standby).and_then(|root| root.open_own(".mailtwin")),
         }?;
         let (head, kind) = {
+            // A run that is under way changes the catalogue as it is read.
+            let _lock = lock(&Root::open(standby)?)?;
             let catalogue = Catalogue::open_dry(Some(&opened))?;
             (catalogue.head()?, recorded_kind(&catalogue)?.unwrap_or_else(|| detect_kind(standby)))
         };

@@ -18,6 +18,7 @@ use crate::wire::block::Block;
 use crate::wire::message::Hello;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,12 +88,7 @@ impl Slave {
     }
 
     fn open_locked(hello: Hello, mirror: Arc<Root>, rules: Rules) -> Result<Self> {
-        let lock = mirror.lock_directory()?.ok_or_else(|| {
-            SyncError::Locked(format!(
-                "another run is writing to {}: wait until it has ended",
-                mirror.show(&TreePath::root())
-            ))
-        })?;
+        let lock = lock(&mirror)?;
         let state = match &hello.state {
             Some(state) => open_or_make(Path::new(std::ffi::OsStr::from_bytes(state)))?,
             None => mirror.make_own(".mailtwin")?,
@@ -191,6 +187,13 @@ impl Slave {
         }
         Ok(())
     }
+}
+
+/// Nobody else writes to a mirror while this is held.
+pub(super) fn lock(mirror: &Root) -> Result<OwnedFd> {
+    let show = mirror.show(&TreePath::root());
+    let busy = || SyncError::Locked(format!("another run is writing to {show}: wait until it has ended"));
+    mirror.lock_directory()?.ok_or_else(busy)
 }
 
 /// On one host a mirror inside its source would mirror itself, and one around it would remove it.
