@@ -33,7 +33,7 @@ mod writer;
 pub use attributes::read_xattrs;
 pub use error::{DiskError, Result};
 pub use fault::{Step, report_steps, step};
-pub use look::{Dirent, FileKind, Listing, Stat, stat_file};
+pub use look::{Dirent, FileKind, Listing, Stat, now, stat_file};
 pub use writer::Writer;
 
 /// Open directories that a root keeps at hand.
@@ -63,6 +63,37 @@ impl Root {
         let fd = sys::open(path, flags, Mode::empty())
             .map_err(|errno| failed("cannot open the directory", shown(path), errno.into()))?;
         Ok(Self::new(path.to_owned(), fd))
+    }
+
+    /// As [`Root::open`], making the directory (mode 0700) where only its last name is missing.
+    ///
+    /// # Errors
+    /// As [`Root::open`], or where it cannot be made.
+    pub fn open_or_make(path: &Path) -> Result<Self> {
+        match (Self::open(path), path.file_name()) {
+            (Err(error), Some(name)) if error.is_not_found() => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                Self::open(parent.unwrap_or(Path::new("."))).and_then(|parent| parent.make_own(name))?;
+                Self::open(path)
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    /// Opens the directory itself, or the nearest one above it that is there.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn open_above(path: &Path) -> Result<Self> {
+        let mut at = path;
+        loop {
+            match (Self::open(at), at.parent()) {
+                (Err(error), Some(above)) if error.is_not_found() => {
+                    at = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+                }
+                (opened, _) => return opened,
+            }
+        }
     }
 
     /// Opens a directory beneath this one as a root of its own: the tool's state. The name is not a

@@ -182,16 +182,7 @@ fn tidy_up(state: &Root) -> Result<()> {
 /// What lies in the standby would become part of its mirror.
 fn apart(standby: &Path, target: &Path) -> Result<()> {
     let Some(mirror) = Root::open(standby)?.ancestry()?.first().copied() else { return Ok(()) };
-    let mut above = target;
-    let opened = loop {
-        match (Root::open(above), above.parent()) {
-            (Err(error), Some(parent)) if error.is_not_found() => {
-                above = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            }
-            (opened, _) => break opened?,
-        }
-    };
-    match opened.ancestry()?.contains(&mirror) {
+    match Root::open_above(target)?.ancestry()?.contains(&mirror) {
         true => Err(RestoreError::Failed(format!(
             "{} lies in the standby: choose a directory elsewhere, or --in-place",
             crate::path::escape(std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str()))
@@ -202,7 +193,7 @@ fn apart(standby: &Path, target: &Path) -> Result<()> {
 
 /// Opens the target, made where its last name is missing. It is empty, or holds the beginning of this same restore.
 fn open_target(view: &View, target: &Path, what: &str, wanted: Wanted<'_>) -> Result<(Arc<Root>, Root)> {
-    let root = Arc::new(open_or_make(target)?);
+    let root = Arc::new(Root::open_or_make(target)?);
     let (listing, _) = root.list(&TreePath::root(), 16)?;
     let show = root.show(&TreePath::root());
     let is_own = |name: &[u8]| name == OWN.as_bytes();
@@ -272,19 +263,6 @@ fn note(state: &Root, what: &str) -> Result<()> {
     let mut writer = state.create(&path, 0o600)?;
     writer.write(what.as_bytes())?;
     Ok(writer.sync()?)
-}
-
-fn open_or_make(path: &Path) -> Result<Root> {
-    match Root::open(path) {
-        Err(error) if error.is_not_found() => {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            match path.file_name() {
-                Some(name) => Ok(Root::open(parent)?.make_own(name).and_then(|_| Root::open(path))?),
-                None => Err(error.into()),
-            }
-        }
-        other => Ok(other?),
-    }
 }
 
 /// A restore that is under way.

@@ -1,8 +1,9 @@
 //! `mailtwin backup`: a full, or a differential.
 
 use super::error::{print, say, tell};
-use super::standby::{Failure, Standby, bytes, now, run as running};
+use super::standby::{Failure, Standby, bytes, run as running};
 use crate::backup::{self, BackupError, Report, Request};
+use crate::disk::now;
 use crate::moment;
 use crate::repository::label::PointKind;
 

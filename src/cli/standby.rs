@@ -81,12 +81,6 @@ pub fn time_of(typed: &str) -> Result<Time, Failure> {
     moment::parse(typed, &jiff::Zoned::now()).map_err(|error| Failure(error.to_string(), 2))
 }
 
-/// This host's clock.
-pub fn now() -> Time {
-    let now = jiff::Timestamp::now();
-    Time { seconds: now.as_second(), nanos: u32::try_from(now.subsec_nanosecond()).unwrap_or_default() }
-}
-
 /// A time as people of this host read it.
 pub fn shown(time: Time) -> String {
     moment::show(time, &jiff::tz::TimeZone::system())

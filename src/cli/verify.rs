@@ -2,7 +2,8 @@
 
 use super::error::{print, say, tell};
 use super::points::locked;
-use super::standby::{Failure, Standby, bytes, label_of, now, run as running};
+use super::standby::{Failure, Standby, bytes, label_of, run as running};
+use crate::disk::now;
 use crate::moment;
 use crate::path::escape;
 use crate::repository::expire;

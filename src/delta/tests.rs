@@ -274,7 +274,7 @@ fn a_window_larger_than_the_limit_is_taken_in_parts() {
     let index = signature.index();
     let mut differ = Differ::new(&index);
     let mut delta = Vec::new();
-    differ.window(&new, &mut delta).unwrap();
+    differ.window(&new, &mut delta).expect("no signature is odd");
     assert_eq!(differ.undecided.len(), 4095);
     assert!(differ.undecided.capacity() < WINDOW + 4096);
     differ.finish(&mut delta);
@@ -289,7 +289,7 @@ fn a_differ_is_as_new_after_finish() {
     let mut differ = Differ::new(&index);
     let mut deltas = [Vec::new(), Vec::new()];
     for delta in &mut deltas {
-        differ.window(&noise("base", 4321), delta).unwrap();
+        differ.window(&noise("base", 4321), delta).expect("no signature is odd");
         differ.finish(delta);
     }
     assert_eq!(deltas[0], deltas[1]);
@@ -355,7 +355,7 @@ fn every_form_of_every_command_is_understood() {
     }
     delta.push(END);
     let mut expected = Vec::new();
-    fast_rsync::apply_limited(&base, &delta, &mut expected, usize::MAX).unwrap();
+    fast_rsync::apply_limited(&base, &delta, &mut expected, usize::MAX).expect("applies");
     assert_eq!(expected.len(), (1..=64).sum::<usize>() + 4 * 200 + 16 * 222);
     assert_eq!(result_of(&base, &delta), expected);
 }
@@ -413,7 +413,7 @@ fn an_endless_delta_ends_at_the_limit_or_at_the_first_empty_command() {
 fn a_result_may_be_as_long_as_the_limit_and_a_command_too_long_writes_nothing() {
     let delta = append(10, b"abc");
     let (length, out) = applied(b"0123456789", &delta, 13);
-    assert_eq!((length.unwrap(), &out[..]), (13, &b"0123456789abc"[..]));
+    assert_eq!((length.expect("applies"), &out[..]), (13, &b"0123456789abc"[..]));
     for (limit, written) in [(12, "0123456789"), (10, "0123456789"), (9, ""), (0, "")] {
         let (refused, out) = applied(b"0123456789", &delta, limit);
         assert_eq!(refused.unwrap_err().to_string(), format!("the delta makes more than {limit} bytes"));
@@ -434,7 +434,7 @@ fn no_piece_is_larger_than_64_kib() {
     let mut out = Measure::default();
     let tail = noise("tail", 1_000_001);
     let length = apply(&Endless, &mut &append(10_000_001, &tail)[..], &mut out, u64::MAX);
-    assert_eq!(length.unwrap(), 11_000_002);
+    assert_eq!(length.expect("applies"), 11_000_002);
     assert_eq!((out.written, out.largest), (11_000_002, 64 << 10));
 }
 
@@ -443,7 +443,7 @@ fn short_and_interrupted_reads_are_no_errors() {
     let (old, tail) = (noise("old", 3000), noise("tail", 500));
     let delta = append(3000, &tail);
     let mut out = Vec::new();
-    apply(&Trickle::new(&old), &mut Trickle::new(&delta), &mut out, 3500).unwrap();
+    apply(&Trickle::new(&old), &mut Trickle::new(&delta), &mut out, 3500).expect("applies");
     assert_eq!(out, [old, tail].concat());
 }
 
@@ -451,13 +451,13 @@ fn short_and_interrupted_reads_are_no_errors() {
 fn a_file_can_be_the_old_version_and_may_have_shrunk() {
     let old = noise("old", 200_000);
     let mut file = tempfile::tempfile().expect("a temporary file");
-    file.write_all(&old).unwrap();
+    file.write_all(&old).expect("writes");
     let delta = append(200_000, b"tail");
     let mut out = Vec::new();
-    apply(&file, &mut &delta[..], &mut out, u64::MAX).unwrap();
+    apply(&file, &mut &delta[..], &mut out, u64::MAX).expect("applies");
     assert_eq!(out, [&old, &b"tail"[..]].concat());
 
-    file.set_len(199_999).unwrap();
+    file.set_len(199_999).expect("cuts");
     // The second offset is more than the system call takes.
     let far_away = [&DELTA_MAGIC[..], &[0x51], &[0xff; 7], &[0, 1, END]].concat();
     for delta in [delta, far_away] {
@@ -583,10 +583,10 @@ proptest! {
         let in_windows = delta_of(&signature, &pieces(&new, &cuts));
         for delta in [in_windows, delta_at_once(&signature, &new)] {
             let (length, ours) = applied(&old, &delta, limit as u64);
-            prop_assert_eq!(length.unwrap(), limit as u64);
+            prop_assert_eq!(length.expect("applies"), limit as u64);
             prop_assert_eq!(&ours, &new);
             let mut theirs = Vec::new();
-            fast_rsync::apply_limited(&old, &delta, &mut theirs, limit).unwrap();
+            fast_rsync::apply_limited(&old, &delta, &mut theirs, limit).expect("applies");
             prop_assert_eq!(&theirs, &new);
         }
     }

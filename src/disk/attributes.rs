@@ -60,11 +60,7 @@ impl Root {
                 step()?;
                 sys::chmodat(&*directory, name.as_bytes(), mode_bits(meta.mode), AtFlags::empty())?;
             }
-            if let Some(mtime) = meta.mtime {
-                let follow = AtFlags::SYMLINK_NOFOLLOW;
-                step()?;
-                sys::utimensat(&*directory, name.as_bytes(), &timestamps(mtime), follow)?;
-            }
+            set_time(directory.as_fd(), name.as_bytes(), meta.mtime)?;
             Ok(owned)
         };
         set().map_err(self.error("cannot set the metadata of", path))
@@ -78,11 +74,7 @@ impl Root {
         let set = || -> io::Result<bool> {
             let (directory, name) = self.at(path)?;
             let owned = set_fresh_owner(directory.as_fd(), name.as_bytes(), meta)?;
-            if let Some(mtime) = meta.mtime {
-                let follow = AtFlags::SYMLINK_NOFOLLOW;
-                step()?;
-                sys::utimensat(&*directory, name.as_bytes(), &timestamps(mtime), follow)?;
-            }
+            set_time(directory.as_fd(), name.as_bytes(), meta.mtime)?;
             Ok(owned)
         };
         set().map_err(self.error("cannot set the metadata of", path))
@@ -205,6 +197,12 @@ fn set_owner(fd: BorrowedFd<'_>, now: &Stat, meta: &Meta) -> io::Result<bool> {
         }
         other => Ok(other.map(|()| true)?),
     }
+}
+
+fn set_time(directory: BorrowedFd<'_>, name: &[u8], mtime: Option<Time>) -> io::Result<()> {
+    let Some(mtime) = mtime else { return Ok(()) };
+    step()?;
+    Ok(sys::utimensat(directory, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn set_fresh_owner(directory: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> io::Result<bool> {

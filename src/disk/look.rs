@@ -84,6 +84,12 @@ pub struct Listing {
     pub at_once: bool,
 }
 
+/// This host's clock, by which file systems stamp files and the slave its batches.
+pub fn now() -> Time {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Time { seconds: now.as_secs() as i64, nanos: now.subsec_nanos() }
+}
+
 impl Root {
     /// Looks at a path; a symbolic link itself, not where it points.
     ///

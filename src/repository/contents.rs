@@ -66,16 +66,6 @@ impl Contents {
         (self.sources.len() - 1) as u32
     }
 
-    /// How many segments there are.
-    pub fn len(&self) -> usize {
-        self.sources.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.sources.is_empty()
-    }
-
     /// Hands over the pieces of a content, in order; gives its digest, which its bytes have.
     ///
     /// # Errors

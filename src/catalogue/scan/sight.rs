@@ -2,7 +2,7 @@
 
 use super::{Diff, NotRead, Scanner};
 use crate::catalogue::directory::Row;
-use crate::disk::{Dirent, FileKind, Stat};
+use crate::disk::{Dirent, FileKind, Stat, now};
 use crate::maildir::entry::{Look, Meta, Time, Xattr};
 use crate::maildir::folder::{self, SetKind};
 use crate::path::TreePath;
@@ -112,11 +112,9 @@ impl Scanner<'_> {
 
 /// Whether a file or directory was changed so lately that another change may not show in its times.
 pub(super) fn is_racy(stat: &Stat) -> bool {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = Time { seconds: now.as_secs() as i64, nanos: now.subsec_nanos() };
     let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
     let margin = if coarse { RACY_COARSE } else { RACY_FINE };
     // A time in the future proves nothing either; but one far ahead would mean listing for ever.
-    let age = stat.mtime.max(stat.ctime).until(now);
+    let age = stat.mtime.max(stat.ctime).until(now());
     age < margin && age > -3_600_000_000_000
 }

@@ -1,7 +1,7 @@
 //! A folder's lock, as Dovecot takes it (DOVECOT.md 2).
 
 use super::{Hand, Result, is_fatal, is_structure};
-use crate::disk::DiskError;
+use crate::disk::{self, DiskError};
 use crate::maildir::change::Change;
 use crate::maildir::entry::Meta;
 use crate::monitor::Problem;
@@ -101,8 +101,7 @@ impl Hand {
         if self.leftover_lock == Some(stat.ino) {
             return true;
         }
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        if now.as_secs() as i64 - stat.ctime.seconds > LOCK_STALE.as_secs() as i64 {
+        if disk::now().seconds - stat.ctime.seconds > LOCK_STALE.as_secs() as i64 {
             return true;
         }
         let mut text = String::new();

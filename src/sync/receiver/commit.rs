@@ -1,11 +1,11 @@
 //! The committing thread: batches are made durable, acknowledged, and applied, in this order (I1).
 
-use super::found::now;
 use super::{Looked, Result, Slave, Work};
 use crate::catalogue::CatalogueError;
 use crate::catalogue::directory;
 use crate::catalogue::edit::Edit;
 use crate::catalogue::store::Transaction;
+use crate::disk::now;
 use crate::id::{Epoch, Position};
 use crate::log::segment::Segment;
 use crate::maildir::change::Change;
@@ -191,13 +191,8 @@ impl<'s, 't> Term<'s, 't> {
     /// The segment, begun where there is none.
     fn segment(&mut self) -> Result<&mut Segment> {
         if self.segment.is_none() {
-            let Some(state) = self.slave.state.as_ref().filter(|_| self.hand.is_some()) else {
-                return Err(SyncError::Protocol("a batch in a dry run"));
-            };
             self.take_identity();
-            self.slave.sync_names()?;
-            let set = self.edit.head.set.unwrap_or_default();
-            self.segment = Some(Segment::create(state, set, self.edit.head.epoch, self.position)?);
+            self.segment = Some(self.slave.begin_log(&self.edit.head, self.position)?);
         }
         self.segment.as_mut().ok_or(SyncError::Protocol("a batch in a dry run"))
     }

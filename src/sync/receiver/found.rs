@@ -3,12 +3,10 @@
 
 use super::{Result, Slave};
 use crate::catalogue::edit::Edit;
-use crate::catalogue::store::KnownContents;
-use crate::disk::Root;
-use crate::id::{Epoch, Position, SetId};
+use crate::catalogue::store::{Head, KnownContents};
+use crate::disk::now;
 use crate::log::segment::Segment;
 use crate::maildir::change::Change;
-use crate::maildir::entry::Time;
 use crate::monitor::{Counters, Quiet};
 use crate::sync::cycle::{Cycle, NoSink, Options, Sink};
 use crate::sync::guard::Limit;
@@ -39,18 +37,14 @@ impl Slave {
             first_number: 1,
             standby: "",
         };
-        let (Some(_), Some(state)) = (&self.history, &self.state) else {
-            let mut sink = NoSink;
-            let mut cycle = Cycle::new(&options, edit, None, &mut sink, problems);
-            cycle.run()?;
-            return Ok(cycle.counters.clone());
+        let head = edit.head.clone();
+        let counters = match self.history {
+            None => run(&options, edit, None, &mut NoSink, problems)?,
+            Some(_) => {
+                let mut sink = FoundSink { slave: self, head, segment };
+                run(&options, edit, Some(KnownContents::none()), &mut sink, problems)?
+            }
         };
-        let (set, epoch, after) = (edit.head.set.unwrap_or_default(), edit.head.epoch, edit.head.position);
-        let mut sink = FoundSink { slave: self, state, set, epoch, after, segment };
-        let mut cycle = Cycle::new(&options, edit, Some(KnownContents::none()), &mut sink, problems);
-        cycle.run()?;
-        let counters = cycle.counters.clone();
-        drop(cycle);
         if let Some(segment) = segment {
             segment.sync()?;
         }
@@ -58,23 +52,31 @@ impl Slave {
     }
 }
 
+fn run(
+    options: &Options<'_>,
+    edit: &mut Edit<'_>,
+    contents: Option<KnownContents>,
+    sink: &mut dyn Sink,
+    problems: &Quiet,
+) -> Result<Counters> {
+    let mut cycle = Cycle::new(options, edit, contents, sink, problems);
+    cycle.run()?;
+    Ok(cycle.counters.clone())
+}
+
 /// The log as the place where batches go.
 struct FoundSink<'a> {
     slave: &'a Slave,
-    state: &'a Root,
-    set: SetId,
-    epoch: Epoch,
-    after: Position,
+    head: Head,
     segment: &'a mut Option<Segment>,
 }
 
 impl FoundSink<'_> {
     fn segment(&mut self) -> Result<&mut Segment> {
-        if self.segment.is_none() {
-            self.slave.sync_names()?;
-            *self.segment = Some(Segment::create(self.state, self.set, self.epoch, self.after)?);
+        match &mut *self.segment {
+            Some(segment) => Ok(segment),
+            none => Ok(none.insert(self.slave.begin_log(&self.head, self.head.position)?)),
         }
-        self.segment.as_mut().ok_or_else(|| crate::sync::SyncError::Failed("the log is gone".to_owned()))
     }
 }
 
@@ -86,10 +88,4 @@ impl Sink for FoundSink<'_> {
     fn batch(&mut self, changes: &[Change]) -> Result<()> {
         Ok(self.segment()?.batch(now(), None, changes)?)
     }
-}
-
-/// The slave's own clock.
-pub(super) fn now() -> Time {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Time { seconds: now.as_secs() as i64, nanos: now.subsec_nanos() }
 }

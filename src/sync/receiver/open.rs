@@ -5,9 +5,9 @@ use super::{Result, Slave};
 use crate::catalogue::edit::Edit;
 use crate::catalogue::filter::Filter;
 use crate::catalogue::scan::Rules;
-use crate::catalogue::store::Catalogue;
+use crate::catalogue::store::{Catalogue, Head};
 use crate::disk::Root;
-use crate::id::{Digest, SetId};
+use crate::id::{Digest, Position, SetId};
 use crate::log::history::History;
 use crate::log::segment::{Replay, Segment};
 use crate::path::TreePath;
@@ -40,7 +40,7 @@ impl Slave {
         };
         let Some(mirror) = mirror else {
             // A dry run towards a directory that is not there yet: everything would be new.
-            let above = Arc::new(existing_above(&path)?);
+            let above = Arc::new(Root::open_above(&path)?);
             let catalogue = Catalogue::open_dry(None)?;
             return Ok(Self {
                 hello,
@@ -177,6 +177,15 @@ impl Slave {
         forget_looks(edit, &hand)
     }
 
+    /// Begins the log of what is received, or found on the mirror.
+    pub(super) fn begin_log(&self, head: &Head, after: Position) -> Result<Segment> {
+        let Some(state) = self.state.as_ref().filter(|_| self.staging.is_some()) else {
+            return Err(SyncError::Protocol("a batch in a dry run"));
+        };
+        self.sync_names()?;
+        Ok(Segment::create(state, head.set.unwrap_or_default(), head.epoch, after)?)
+    }
+
     /// Makes the names durable that lead to what will be acknowledged: a run that was killed may have made them.
     pub(super) fn sync_names(&self) -> Result<()> {
         let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(()) };
@@ -201,7 +210,7 @@ fn check_apart(hello: &Hello, path: &Path) -> Result<()> {
     let Some(source) = hello.ancestry.first().filter(|_| hello.boot == crate::sync::boot_id()) else {
         return Ok(());
     };
-    let is_inside = existing_above(path)?.ancestry()?.contains(source);
+    let is_inside = Root::open_above(path)?.ancestry()?.contains(source);
     let is_around = match Root::open(path) {
         Ok(mirror) => mirror.ancestry()?.first().is_some_and(|mirror| hello.ancestry.contains(mirror)),
         Err(_) => false,
@@ -215,18 +224,6 @@ fn check_apart(hello: &Hello, path: &Path) -> Result<()> {
     Err(SyncError::Failed(format!("the destination {shown} {relation}: a mirror needs a directory of its own")))
 }
 
-/// The directory itself, or the nearest one above it that is there.
-fn existing_above(path: &Path) -> Result<Root> {
-    let mut at = path;
-    loop {
-        match (Root::open(at), at.parent()) {
-            (Err(error), Some(above)) if error.is_not_found() => {
-                at = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            }
-            (opened, _) => return Ok(opened?),
-        }
-    }
-}
 /// The mirror's directory; made where only its last name is missing, as rsync does.
 fn open_mirror(path: &Path, dry_run: bool) -> Result<Option<Root>> {
     match Root::open(path) {
@@ -238,23 +235,12 @@ fn open_mirror(path: &Path, dry_run: bool) -> Result<Option<Root>> {
 }
 
 fn open_or_make(path: &Path) -> Result<Root> {
-    if let Ok(root) = Root::open(path) {
-        return Ok(root);
-    }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let Some(name) = path.file_name() else { return Ok(Root::open(path)?) };
-    let made = Root::open(parent).and_then(|parent| parent.make_own(name));
-    let made = made.and_then(|_| Root::open(path));
-    made.map_err(|error| {
-        SyncError::Failed(format!(
-            "cannot make the directory {}: {error}",
-            crate::path::escape(path.as_os_str().as_bytes())
-        ))
+    Root::open_or_make(path).map_err(|error| {
+        let shown = crate::path::escape(path.as_os_str().as_bytes());
+        SyncError::Failed(format!("cannot make the directory {shown}: {error}"))
     })
 }
+
 /// Contents from the blocks that the log holds, or from what an earlier process staged.
 struct Logged<'r> {
     replay: &'r Replay,
