@@ -226,6 +226,15 @@ impl Root {
     }
 }
 
+/// Opens a device of the system's to read and to write: what is said to it is said to the kernel, and changes no file.
+///
+/// # Errors
+/// Where it is not there, or not to be opened.
+pub fn open_device(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    sys::open(path, flags, Mode::empty()).map_err(|errno| failed("cannot open", shown(path), errno.into()))
+}
+
 fn open_beneath(from: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;

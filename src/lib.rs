@@ -39,6 +39,7 @@
 //!       |
 //!       |----> backup     repository::cut: a point, a manifest and hard links to segments
 //!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply
+//!       |----> mount      views as directories, read when they are looked at
 //!       '----> cli        ls, find, cat: what there was, without restoring it
 //! ```
 //!
@@ -52,7 +53,7 @@
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
 //! | 6 | [`config`]: what was typed into what it means |
-//! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was |
+//! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`mount`]: all points as a file system |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
@@ -92,6 +93,7 @@ pub mod log;
 pub mod maildir;
 pub mod moment;
 pub mod monitor;
+pub mod mount;
 pub mod path;
 pub mod repository;
 pub mod restore;

@@ -6,11 +6,13 @@ pub mod backup;
 pub mod diff;
 pub mod error;
 pub mod find;
+pub mod mount;
 pub mod points;
 pub mod restore;
 pub mod serve;
 pub mod standby;
 pub mod sync;
+pub mod syslog;
 pub mod terminal;
 pub mod verify;
 
@@ -53,6 +55,8 @@ pub enum Command {
     Timeline(diff::Timeline),
     /// Bring back a set, a mailbox, a folder or a message as it was.
     Restore(Box<restore::Arguments>),
+    /// Show restore points as directories, read only.
+    Mount(mount::Arguments),
     /// Read restore points as a restore would, and compare.
     Verify(verify::Verify),
     /// Remove restore points and log that need not be kept.
@@ -111,6 +115,7 @@ pub fn main() -> u8 {
         (Command::Find(arguments), _) => find::find(&arguments),
         (Command::Cat(arguments), _) => find::cat(&arguments),
         (Command::Restore(arguments), _) => restore::run(&arguments),
+        (Command::Mount(arguments), _) => mount::run(&arguments),
         (Command::Verify(arguments), _) => verify::verify(&arguments),
         (Command::Expire(arguments), _) => verify::expire(&arguments),
         (Command::Diff(arguments), _) => diff::diff(&arguments),

@@ -7,11 +7,10 @@ use crate::log::segment::read_block;
 use crate::path::TreePath;
 use crate::wire::block::{Block, Piece};
 use crate::wire::frame;
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Blocks that stay decoded: neighbours in a folder are neighbours in a block, or in the one beside it.
 const CACHED: usize = 8;
@@ -49,13 +48,27 @@ struct Source {
 }
 
 /// A decoded block, and where the frame behind it begins.
-type Decoded = (Rc<Block>, u64);
+type Decoded = (Arc<Block>, u64);
 
-/// The segments of a view, numbered from 0.
+/// Blocks by their segments and places in them, the oldest first.
+type Cache = VecDeque<((u32, u64), Decoded)>;
+
+/// A piece of a content, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceRef {
+    /// Where it begins in the content.
+    pub offset: u64,
+    /// Bytes in it.
+    pub length: u32,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// The segments of a view, numbered from 0. They are only read, and can be shared by threads.
 #[derive(Default)]
 pub struct Contents {
     sources: Vec<Source>,
-    cache: RefCell<VecDeque<((u32, u64), Decoded)>>,
+    cache: Mutex<Cache>,
 }
 
 impl Contents {
@@ -75,8 +88,45 @@ impl Contents {
         place: Place,
         mut each: impl FnMut(&Piece, &[u8]) -> Result<(), E>,
     ) -> Result<Digest, E> {
+        self.walk(place, |_, piece, bytes| each(piece, bytes))
+    }
+
+    /// Where the pieces of a content stand, in order, and its digest, which its bytes have: what is read by them
+    /// afterwards can be believed.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn pieces(&self, place: Place) -> Result<(Vec<PieceRef>, Digest), ContentError> {
+        let mut pieces = Vec::new();
+        let digest = self.walk(place, |place, piece, _| {
+            pieces.push(PieceRef { offset: piece.offset, length: piece.length, place });
+            Ok::<_, ContentError>(())
+        })?;
+        Ok((pieces, digest))
+    }
+
+    /// The bytes of one piece of a content.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn piece<T>(&self, piece: &PieceRef, take: impl FnOnce(&[u8]) -> T) -> Result<T, ContentError> {
+        let (block, _) = self.block(piece.place.segment, piece.place.offset)?;
+        let found = block.contents().nth(piece.place.piece as usize);
+        match found.filter(|(found, _)| (found.offset, found.length) == (piece.offset, piece.length)) {
+            Some((_, bytes)) => Ok(take(bytes)),
+            None => Err(self.damaged(piece.place.segment, piece.place.offset, "another content stands there")),
+        }
+    }
+
+    /// As [`Contents::read`], with the place of each piece.
+    fn walk<E: From<ContentError>>(
+        &self,
+        place: Place,
+        mut each: impl FnMut(Place, &Piece, &[u8]) -> Result<(), E>,
+    ) -> Result<Digest, E> {
         let damaged = |offset, what: &str| self.damaged(place.segment, offset, what);
-        let (mut block, mut next) = self.block(place.segment, place.offset)?;
+        let mut at = place.offset;
+        let (mut block, mut next) = self.block(place.segment, at)?;
         let mut index = place.piece as usize;
         let number = block.pieces.get(index).map(|piece| piece.number);
         let number = number.ok_or_else(|| damaged(place.offset, "the block has fewer contents"))?;
@@ -88,7 +138,7 @@ impl Contents {
             }
             hasher.update(bytes);
             length += bytes.len() as u64;
-            each(piece, bytes)?;
+            each(Place { segment: place.segment, offset: at, piece: index as u32 }, piece, bytes)?;
             if let Some(digest) = piece.last {
                 return match Digest::from(hasher.finalize()) == digest {
                     true => Ok(digest),
@@ -97,7 +147,8 @@ impl Contents {
             }
             index += 1;
             if block.pieces.get(index).is_none_or(|piece| piece.number != number) {
-                (block, next, index) = self.next_piece(place.segment, next, number)?;
+                (at, index) = self.next_piece(place.segment, next, number)?;
+                (block, next) = self.block(place.segment, at)?;
             }
         }
     }
@@ -127,8 +178,8 @@ impl Contents {
         }
     }
 
-    /// The block that has the next piece of a content, the place behind it, and which piece it is.
-    fn next_piece(&self, segment: u32, mut at: u64, number: u64) -> Result<(Rc<Block>, u64, usize), ContentError> {
+    /// Where the block is that has the next piece of a content, and which piece it is.
+    fn next_piece(&self, segment: u32, mut at: u64, number: u64) -> Result<(u64, usize), ContentError> {
         loop {
             if !self.is_block(segment, at)? {
                 at = self.behind(segment, at)?;
@@ -136,7 +187,7 @@ impl Contents {
             }
             let (block, next) = self.block(segment, at)?;
             if let Some(index) = block.pieces.iter().position(|piece| piece.number == number) {
-                return Ok((block, next, index));
+                return Ok((at, index));
             }
             at = next;
         }
@@ -164,19 +215,24 @@ impl Contents {
     /// # Errors
     /// [`ContentError`] names the segment.
     pub fn block(&self, segment: u32, at: u64) -> Result<Decoded, ContentError> {
-        let mut cache = self.cache.borrow_mut();
-        if let Some((_, decoded)) = cache.iter().find(|(place, _)| *place == (segment, at)) {
+        if let Some((_, decoded)) = self.cache().iter().find(|(place, _)| *place == (segment, at)) {
             return Ok(decoded.clone());
         }
+        // Others may use the cache while this block is unpacked.
         let read = read_block(self.file(segment)?, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
         let (payload, next) = read?;
         let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
-        let decoded = (Rc::new(block), next);
+        let decoded = (Arc::new(block), next);
+        let mut cache = self.cache();
         if cache.len() == CACHED {
             cache.pop_front();
         }
         cache.push_back(((segment, at), decoded.clone()));
         Ok(decoded)
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     fn file(&self, segment: u32) -> Result<&File, ContentError> {

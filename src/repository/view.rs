@@ -8,7 +8,7 @@ use super::cut::in_log;
 use super::envelope::Envelope;
 use super::label::{PointKind, PointLabel};
 use super::layout::{Repository, RepositoryError};
-use super::manifest::{Header, Manifest, Records, SegmentRef, key};
+use super::manifest::{Header, Manifest, SegmentRef, key};
 use super::record::{Place, Record, What};
 use crate::delta;
 use crate::disk::Root;
@@ -19,10 +19,12 @@ use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Meta, Time};
 use crate::path::TreePath;
 use crate::wire::block::Block;
-use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, HashMap};
-use std::iter::Peekable;
-use std::ops::Bound;
+
+mod merged;
+
+use merged::implied;
+pub use merged::{Children, Merged};
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
@@ -192,6 +194,14 @@ impl View {
     }
 
     // ---- the log ----
+
+    /// Brings a view forward by what the log has got since.
+    ///
+    /// # Errors
+    /// Where the log cannot be read; the view is of no use then.
+    pub fn catch_up(&mut self, repository: &Repository) -> Result<()> {
+        self.follow(repository, None)
+    }
 
     /// Brings the view forward by the log, to its end or to the last batch that was not after `until`.
     fn follow(&mut self, repository: &Repository, until: Option<Time>) -> Result<()> {
@@ -414,11 +424,26 @@ impl View {
     /// What is at a path and beneath it, a directory before what is in it. An error is of a part of the manifest, and
     /// the rest follows.
     pub fn beneath(&self, path: &TreePath) -> Merged<'_> {
-        let first = key(path);
-        let base = self.base.as_ref().map(|base| base.beneath(path).peekable());
-        let range = (Bound::Included(first.clone()), Bound::Unbounded);
-        let over = self.over.range::<Vec<u8>, _>(range).peekable();
-        Merged { base, over, first }
+        Merged::new(self.base.as_ref().map(|base| base.beneath(path)), &self.over, key(path))
+    }
+
+    /// What is directly in a directory, in the order of keys; what is beneath is passed over, unread as far as it fills
+    /// ranges of its own. An error is of a part of the manifest, and the rest follows.
+    pub fn children(&self, directory: &TreePath) -> Children<'_> {
+        let base = self.base.as_ref().map(|base| base.look(directory));
+        Children::new(Merged::new(base, &self.over, key(directory)), directory.clone())
+    }
+
+    /// As [`View::get`]. Where the part of the manifest that would tell is damaged, and something is beneath the path,
+    /// it is a directory.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn find(&self, path: &TreePath) -> Result<Option<(Meta, What)>> {
+        match self.get(path) {
+            Err(_) if self.beneath(path).any(|record| record.is_ok()) => Ok(Some(implied())),
+            other => other,
+        }
     }
 
     fn paths_beneath(&self, path: &TreePath) -> Result<Vec<TreePath>> {
@@ -479,7 +504,8 @@ fn last(repository: &Repository, wanted: impl Fn(&Header) -> bool) -> Result<Opt
     Ok(None)
 }
 
-fn counts(header: &Header) -> Counts {
+/// How much a point says that it has.
+pub fn counts(header: &Header) -> Counts {
     let Header { messages, files, directories, bytes, .. } = *header;
     Counts { messages, files, directories, bytes }
 }
@@ -497,44 +523,6 @@ impl Counts {
                 add(&mut self.files, 1);
                 add(&mut self.messages, envelope.is_some().into());
                 add(&mut self.bytes, *size);
-            }
-        }
-    }
-}
-
-/// The records of a full with what changed over them.
-pub struct Merged<'a> {
-    base: Option<Peekable<Records<'a>>>,
-    over: Peekable<Range<'a, Vec<u8>, Record>>,
-    first: Vec<u8>,
-}
-
-impl Iterator for Merged<'_> {
-    type Item = Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let over = self.over.peek().filter(|(key, _)| key.starts_with(&self.first));
-            let base = match self.base.as_mut().and_then(Peekable::peek) {
-                Some(Err(_)) => return self.base.as_mut()?.next().map(|record| record.map_err(Into::into)),
-                Some(Ok(record)) => Some(key(&record.path)),
-                None => None,
-            };
-            let record = match (base, over) {
-                (None, None) => return None,
-                (Some(base), Some((key, _))) if base < **key => self.base.as_mut()?.next()?.ok()?,
-                (Some(_), None) => self.base.as_mut()?.next()?.ok()?,
-                (base, Some((key, record))) => {
-                    let record = (*record).clone();
-                    if base.as_ref() == Some(*key) {
-                        self.base.as_mut()?.next();
-                    }
-                    self.over.next();
-                    record
-                }
-            };
-            if record.state.is_some() {
-                return Some(Ok(record));
             }
         }
     }

@@ -11,11 +11,13 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 type Result<T> = std::result::Result<T, ManifestError>;
 
-/// Unpacked ranges that are kept for [`Manifest::get`]: who asks for single paths asks for several of one folder.
+/// Unpacked ranges that are kept for [`Manifest::get`] and [`Manifest::look`]: who asks for single paths, or for one
+/// directory after the other, asks for several of one folder.
 const KEPT: usize = 4;
 
 /// A manifest that was opened. It is only read, and can be shared by threads.
@@ -24,6 +26,7 @@ pub struct Manifest {
     header: Header,
     ranges: Vec<Range>,
     kept: Mutex<VecDeque<(usize, Arc<Vec<Record>>)>>,
+    unpacked: AtomicU64,
 }
 
 /// Where a range is, and what is in it.
@@ -64,7 +67,7 @@ impl Manifest {
             return Err(input.damaged("header and trailer do not belong together"));
         }
         let ranges = input.ranges(&trailer).map_err(|fault| input.whole(fault))?;
-        Ok(Self { input, header, ranges, kept: Mutex::default() })
+        Ok(Self { input, header, ranges, kept: Mutex::default(), unpacked: AtomicU64::default() })
     }
 
     /// What the restore point is.
@@ -77,6 +80,16 @@ impl Manifest {
         self.ranges.iter().map(|range| range.count).sum()
     }
 
+    /// How many ranges there are.
+    pub fn ranges(&self) -> u64 {
+        self.ranges.len() as u64
+    }
+
+    /// How many ranges were unpacked so far: what was paid for.
+    pub fn unpacked(&self) -> u64 {
+        self.unpacked.load(Ordering::Relaxed)
+    }
+
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
@@ -86,13 +99,18 @@ impl Manifest {
     ///
     /// A range that cannot be read is one error, and behind it the others follow.
     pub fn records(&self, from: &[u8]) -> Records<'_> {
-        Records::new(self, from.to_vec(), None)
+        Records::new(self, from.to_vec(), None, false)
     }
 
     /// The record of a path and of all beneath it, in order, out of the ranges that have them; otherwise as
     /// [`Manifest::records`].
     pub fn beneath(&self, path: &TreePath) -> Records<'_> {
-        Records::new(self, key(path), Some(path.clone()))
+        Records::new(self, key(path), Some(path.clone()), false)
+    }
+
+    /// As [`Manifest::beneath`], for a look at a few records among them: by way of the ranges that are kept.
+    pub fn look(&self, path: &TreePath) -> Records<'_> {
+        Records::new(self, key(path), Some(path.clone()), true)
     }
 
     /// The record of a path, if there is one. The last few ranges are kept in memory.
@@ -126,6 +144,7 @@ impl Manifest {
     /// Reads and unpacks a range.
     fn range(&self, number: usize) -> Result<Vec<Record>> {
         let Some(range) = self.ranges.get(number) else { return Ok(Vec::new()) };
+        self.unpacked.fetch_add(1, Ordering::Relaxed);
         self.unpack(range, self.ranges.get(number + 1)).map_err(|fault| match fault {
             Fault::Disk(error) => error.into(),
             Fault::Damaged(what) => ManifestError::Range {
@@ -167,17 +186,63 @@ pub struct Records<'a> {
     manifest: &'a Manifest,
     /// The range that is read next.
     next: usize,
-    /// Records before this key are left out, of the first range.
+    /// Records before this key are left out.
     from: Vec<u8>,
     /// Only this path and what is beneath it is wanted.
     beneath: Option<TreePath>,
-    records: std::vec::IntoIter<Record>,
+    /// By way of the ranges that are kept.
+    keeps: bool,
+    records: Unpacked,
+}
+
+/// What is left of a range.
+enum Unpacked {
+    Own(std::vec::IntoIter<Record>),
+    Kept(Arc<Vec<Record>>, usize),
+}
+
+impl Unpacked {
+    fn rest(&self) -> &[Record] {
+        match self {
+            Self::Own(records) => records.as_slice(),
+            Self::Kept(records, at) => records.get(*at..).unwrap_or_default(),
+        }
+    }
+
+    /// Leaves out the records before a key.
+    fn seek(&mut self, wanted: &[u8]) {
+        let before = self.rest().partition_point(|record| *key(&record.path) < *wanted);
+        match self {
+            Self::Own(records) => drop(before.checked_sub(1).map(|last| records.nth(last))),
+            Self::Kept(_, at) => *at += before,
+        }
+    }
+
+    fn next(&mut self) -> Option<Record> {
+        match self {
+            Self::Own(records) => records.next(),
+            Self::Kept(records, at) => {
+                let record = records.get(*at).cloned();
+                *at += 1;
+                record
+            }
+        }
+    }
 }
 
 impl<'a> Records<'a> {
-    fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<TreePath>) -> Self {
+    fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<TreePath>, keeps: bool) -> Self {
         let next = manifest.range_of(&from).unwrap_or_default();
-        Self { manifest, next, from, beneath, records: Vec::new().into_iter() }
+        Self { manifest, next, from, beneath, keeps, records: Unpacked::Own(Vec::new().into_iter()) }
+    }
+
+    /// Leaves out what comes before a key; ranges in which all of it does are not read.
+    pub fn seek(&mut self, wanted: &[u8]) {
+        self.records.seek(wanted);
+        if self.records.rest().is_empty() {
+            self.next = self.next.max(self.manifest.range_of(wanted).unwrap_or_default());
+            self.from = wanted.to_vec();
+        }
     }
 
     /// Whether a path, which is not before the first that is wanted, is wanted.
@@ -191,12 +256,14 @@ impl<'a> Records<'a> {
         if *range.key > *self.from && !self.wants(&range.first) {
             return None;
         }
-        let records = self.manifest.range(self.next);
+        let records = match self.keeps {
+            true => self.manifest.kept(self.next).map(|records| Unpacked::Kept(records, 0)),
+            false => self.manifest.range(self.next).map(|records| Unpacked::Own(records.into_iter())),
+        };
         self.next += 1;
         Some(records.map(|mut records| {
-            let before = records.partition_point(|record| key(&record.path) < self.from);
-            records.drain(..before);
-            self.records = records.into_iter();
+            records.seek(&self.from);
+            self.records = records;
         }))
     }
 }
@@ -212,7 +279,7 @@ impl Iterator for Records<'_> {
                 }
                 // What follows is not wanted either.
                 self.next = self.manifest.ranges.len();
-                self.records = Vec::new().into_iter();
+                self.records = Unpacked::Own(Vec::new().into_iter());
             }
             if let Err(error) = self.read()? {
                 return Some(Err(error));
