@@ -46,17 +46,18 @@ pub enum MountError {
 /// A file system that is mounted, for somebody to answer what is asked of it.
 pub struct Session(fuser::Session<binding::Binding>);
 
-/// Mounts a tree. What is asked of it waits until [`Session::serve`] is called.
+/// Mounts a tree, apart from the `places` in which the standby is. What is asked of it waits until [`Session::serve`] is
+/// called.
 ///
 /// # Errors
 /// [`MountError`] says what is in the way.
 pub fn mount(
     tree: Arc<tree::Tree>,
-    standby: &Path,
+    places: &[&Path],
     mountpoint: &Path,
     options: &Options,
 ) -> Result<(Session, Attached), MountError> {
-    attach::apart(standby, mountpoint)?;
+    attach::apart(places, mountpoint)?;
     let (device, attached) = attach::attach(mountpoint, options)?;
     let acl = if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
     let mut config = fuser::Config::default();

@@ -159,17 +159,17 @@ fn a_point_made_meanwhile_appears_and_latest_and_now_go_with_the_time() {
     let (pair, labels, _) = mailbox();
     let mount = Mount::new(&pair.mirror, &[]);
     assert_eq!(mount.labels(), labels);
-    let kept = fs::metadata(a_message(&mount.path("now"))).expect("it is there").ino();
     change_scenario(&pair.source, 2);
     let tree = read_only(&sync_and_remember(&pair).tree);
-    eventually("now is what was synced", SOON, || tree == mount.tree("now", true));
+    // Who walks through it while it changes may find a name gone.
+    let now = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| mount.tree("now", true)));
+    eventually("now is what was synced", SOON, || now().is_ok_and(|now| now == tree));
     let label = backup(&pair, &["--diff"]);
     eventually("the link leads to the new point", SOON, || {
         fs::read_link(mount.path("latest")).is_ok_and(|latest| latest == Path::new(&label))
     });
     assert_same("the new point", &tree, &mount.tree(&label, true));
     assert!(mount.labels().contains(&label));
-    assert!(kept > 0);
 }
 
 #[test]
@@ -246,7 +246,9 @@ fn a_damaged_content_is_an_error_that_is_said_once_and_all_else_is_read() {
         let path = mount.path(&label).join(name);
         for _ in 0..2 {
             match fs::read(&path) {
-                Ok(bytes) => assert!(bytes == fs::read(pair.source.join(name)).expect("reads"), "{name} is not what it was"),
+                Ok(bytes) => {
+                    assert!(bytes == fs::read(pair.source.join(name)).expect("reads"), "{name} is not what it was")
+                }
                 Err(error) => {
                     assert_eq!(error.raw_os_error(), Some(5), "{error}");
                     hit.push(name);
@@ -260,7 +262,7 @@ fn a_damaged_content_is_an_error_that_is_said_once_and_all_else_is_read() {
     let said = run.said();
     let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
     let named = |line: &&str| line.contains(&format!("{label}/{}", hit[0])) && line.contains("damaged");
-    assert!(lines.len() == 1 && lines.iter().all(|line| named(&line)), "{}", run.story());
+    assert!(lines.len() == 1 && lines.iter().all(named), "{}", run.story());
 }
 
 #[test]
@@ -396,7 +398,11 @@ fn what_is_mounted_beneath_it_stays_when_it_is_unmounted() {
     let mut mount = Mount::in_the_foreground(&pair.mirror, &[]);
     signal(mount.process.as_ref().expect("it is there").id(), "TERM");
     mount.end().ended_with(0);
-    tool("mount", "mount", &["-t", "tmpfs", "none"].map(OsStr::new).into_iter().chain([mount.at.as_os_str()]).collect::<Vec<_>>());
+    tool(
+        "mount",
+        "mount",
+        &["-t", "tmpfs", "none"].map(OsStr::new).into_iter().chain([mount.at.as_os_str()]).collect::<Vec<_>>(),
+    );
     let _guard = Unmounted(&mount.at);
     for ending in ["umount", "TERM"] {
         let mut process = Started::new(&mut command("mount", &pair.mirror, &["-f".as_ref(), mount.at.as_os_str()]));
@@ -415,9 +421,16 @@ fn what_is_mounted_beneath_it_stays_when_it_is_unmounted() {
 fn what_is_in_the_way_is_said_by_both_processes_alike() {
     let (pair, ..) = mailbox();
     let (missing, file, inside) = (pair.path("missing"), pair.path("file"), pair.mirror.join("cur"));
+    let above = pair.home().to_owned();
     fs::write(&file, "mine").expect("a file");
     let mount = Mount::new(&pair.mirror, &[]);
-    let cases = [(&missing, "make the directory"), (&file, "not a directory"), (&inside, "lies in the standby"), (&mount.at, "already")];
+    let cases = [
+        (&missing, "make the directory"),
+        (&file, "not a directory"),
+        (&inside, "lies in the standby"),
+        (&above, "has the standby in it"),
+        (&mount.at, "already"),
+    ];
     for (place, words) in cases {
         for options in [&["--foreground"][..], &[]] {
             let arguments: Vec<&OsStr> = options.iter().map(OsStr::new).chain([place.as_os_str()]).collect();
@@ -457,11 +470,7 @@ fn without_the_device_it_says_what_to_load() {
     let at = pair.path("at");
     fs::create_dir(&at).expect("a directory");
     let line = "mount -t tmpfs none /dev && : > /dev/null && exec \"$BINARY\" mount \"$STANDBY\" \"$AT\"";
-    let environment = [
-        ("BINARY", OsStr::new(BINARY)),
-        ("STANDBY", pair.mirror.as_os_str()),
-        ("AT", at.as_os_str()),
-    ];
+    let environment = [("BINARY", OsStr::new(BINARY)), ("STANDBY", pair.mirror.as_os_str()), ("AT", at.as_os_str())];
     decent(in_a_namespace(line, &environment)).refused(&[1], "modprobe fuse");
 }
 

@@ -7,7 +7,6 @@ mod points;
 mod tree;
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 

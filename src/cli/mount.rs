@@ -133,7 +133,7 @@ fn stay(arguments: &Arguments, options: &Options) -> Result<u8, Failure> {
     let standby = absolute(&arguments.standby.standby)?;
     let state = arguments.standby.state.as_ref().map(absolute).transpose()?;
     open_more_files();
-    let views = Views::open(standby.clone(), state, Limits::default())?;
+    let views = Views::open(standby.clone(), state.clone(), Limits::default())?;
     let complaints = Arc::new(Complaints { to_the_log: arguments.detached });
     let tree = Arc::new(Tree::new(views, (getuid().as_raw(), getgid().as_raw()), complaints));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -141,7 +141,8 @@ fn stay(arguments: &Arguments, options: &Options) -> Result<u8, Failure> {
     // From here on a signal waits until it can be answered by unmounting.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.map_err(|error| Failure(format!("cannot wait for signals: {error}"), 1))?;
-    let (session, attached) = mount(tree.clone(), &standby, Path::new(&arguments.mountpoint), options)?;
+    let places: Vec<&Path> = [Some(&standby), state.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+    let (session, attached) = mount(tree.clone(), &places, Path::new(&arguments.mountpoint), options)?;
     if arguments.detached && leave().is_err() {
         // Whoever wanted it has gone meanwhile.
         attached.detach()?;

@@ -100,19 +100,25 @@ fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
-/// What lies in the standby would become part of its mirror, and a restore point of itself.
+/// What lies in the standby would become part of its mirror, and a restore point of itself; what lies above it would
+/// hide it. `places` are the standby's.
 ///
 /// # Errors
-/// Where it does, or one of both cannot be looked at.
-pub(super) fn apart(standby: &Path, mountpoint: &Path) -> Result<()> {
-    let Some(mirror) = Root::open(standby)?.ancestry()?.first().copied() else { return Ok(()) };
-    match opened(mountpoint)?.ancestry()?.contains(&mirror) {
-        true => Err(MountError::Failed(format!(
-            "{} lies in the standby: choose a directory elsewhere",
-            shown(mountpoint)
-        ))),
-        false => Ok(()),
+/// Where it does, or one of them cannot be looked at.
+pub(super) fn apart(places: &[&Path], mountpoint: &Path) -> Result<()> {
+    let above = opened(mountpoint)?.ancestry()?;
+    for place in places {
+        let above_place = Root::open(place)?.ancestry()?;
+        let contains =
+            |above: &[(u64, u64)], beneath: &[(u64, u64)]| above.first().is_some_and(|it| beneath.contains(it));
+        let how = match (contains(&above_place, &above), contains(&above, &above_place)) {
+            (true, _) => "lies in the standby",
+            (_, true) => "has the standby in it",
+            _ => continue,
+        };
+        return Err(MountError::Failed(format!("{} {how}: choose a directory elsewhere", shown(mountpoint))));
     }
+    Ok(())
 }
 
 fn opened(mountpoint: &Path) -> Result<Root> {
@@ -256,7 +262,8 @@ impl Attached {
     /// # Errors
     /// Where the system refuses.
     pub fn detach(&self) -> Result<()> {
-        let is_ours = |mount: &Mount| mount.kind == TYPE && self.device.as_ref().is_none_or(|ours| *ours == mount.device);
+        let is_ours =
+            |mount: &Mount| mount.kind == TYPE && self.device.as_ref().is_none_or(|ours| *ours == mount.device);
         if !at(&self.mountpoint).is_some_and(|mount| is_ours(&mount)) {
             return Ok(());
         }

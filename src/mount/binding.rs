@@ -276,20 +276,14 @@ impl Filesystem for Binding {
                     Lasting::Always => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
                     _ => FopenFlags::empty(),
                 };
-                reply.opened(self.directories.add(OpenDirectory { number: number.0, listing: Mutex::default() }), keeps);
+                reply
+                    .opened(self.directories.add(OpenDirectory { number: number.0, listing: Mutex::default() }), keeps);
             }
             Err(refusal) => reply.error(errno(refusal)),
         }
     }
 
-    fn readdir(
-        &self,
-        _request: &Request,
-        number: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listing = match self.listing(handle, offset) {
             Ok(listing) => listing,
             Err(errno) => return reply.error(errno),

@@ -270,7 +270,8 @@ impl Views {
         if let Some(current) = current {
             return Ok(current.opened.clone());
         }
-        let opened = self.read(Which::Point(label), &At::Point(label)).or_else(|error| self.unless_gone(&label, error))?;
+        let opened =
+            self.read(Which::Point(label), &At::Point(label)).or_else(|error| self.unless_gone(&label, error))?;
         // Expiring takes the name away first: while it is there, all that is beneath it is, and is open now.
         if !self.labels()?.contains(&label) {
             return Err(ViewError::Gone);
@@ -348,5 +349,8 @@ impl Views {
             is_there && now.saturating_sub(used) < self.limits.idle
         });
         locked(&self.tops).retain(|label, _| labels.contains(label));
+        // The directories of points are kept open by their names.
+        let repository = self.repository();
+        labels.first().iter().for_each(|label| repository.place(label).0.forget_open());
     }
 }

@@ -224,10 +224,12 @@ impl Contents {
         let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
         let decoded = (Arc::new(block), next);
         let mut cache = self.cache();
-        if cache.len() == CACHED {
-            cache.pop_front();
+        if cache.iter().all(|(place, _)| *place != (segment, at)) {
+            if cache.len() == CACHED {
+                cache.pop_front();
+            }
+            cache.push_back(((segment, at), decoded.clone()));
         }
-        cache.push_back(((segment, at), decoded.clone()));
         Ok(decoded)
     }
 

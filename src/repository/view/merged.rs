@@ -24,11 +24,7 @@ pub struct Merged<'a> {
 
 impl<'a> Merged<'a> {
     /// `base` begins at the key `first`, and ends where keys do not begin with it any more.
-    pub(super) fn new(
-        base: Option<Records<'a>>,
-        changed: &'a BTreeMap<Vec<u8>, Record>,
-        first: Vec<u8>,
-    ) -> Self {
+    pub(super) fn new(base: Option<Records<'a>>, changed: &'a BTreeMap<Vec<u8>, Record>, first: Vec<u8>) -> Self {
         let over = from(changed, &first);
         Self { base, ahead: None, changed, over, first }
     }

@@ -134,7 +134,9 @@ fn tree_of(files: BTreeMap<TreePath, bool>) -> BTreeMap<TreePath, (Meta, What)> 
         tree.entry(path).or_insert(if is_file { file() } else { directory() });
     }
     let inner: BTreeSet<TreePath> = tree.keys().map(TreePath::parent).collect();
-    tree.into_iter().map(|(path, state)| if inner.contains(&path) { (path, directory()) } else { (path, state) }).collect()
+    tree.into_iter()
+        .map(|(path, state)| if inner.contains(&path) { (path, directory()) } else { (path, state) })
+        .collect()
 }
 
 proptest! {
