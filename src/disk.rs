@@ -33,7 +33,7 @@ mod writer;
 pub use attributes::read_xattrs;
 pub use error::{DiskError, Result};
 pub use fault::{Step, report_steps, step};
-pub use look::{Dirent, FileKind, Listing, Stat, now, stat_file};
+pub use look::{Dirent, FileKind, Listing, Near, Stat, now, stat_file};
 pub use writer::Writer;
 
 /// Open directories that a root keeps at hand.

@@ -150,7 +150,7 @@ impl<'a> Master<'a> {
         self.note_rules(&mut edit)?;
         connection.sender.send(&Message::Hello(self.hello(&edit)))?;
         // The slave looks at its mirror meanwhile.
-        let mut glance = Glance::at(&self.source, &self.rules, &mut edit)?;
+        let mut glance = Glance::at(&self.source, &self.rules, &self.catalogue, &mut edit)?;
         let welcome = match answer(&mut connection.receiver)? {
             Message::Welcome(welcome) => welcome,
             _ => return Err(SyncError::Protocol("it did not answer the greeting")),
