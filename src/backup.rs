@@ -73,6 +73,8 @@ pub struct Request {
     pub state: Option<PathBuf>,
     /// The kind; `None`: a full where the newest is older than `full_every`, else a differential.
     pub kind: Option<PointKind>,
+    /// A full that takes nothing from earlier points or the log: everything is read from the mirror.
+    pub fresh: bool,
     /// See `kind`.
     pub full_every: Duration,
     /// A person's words for it.
@@ -105,7 +107,7 @@ pub fn run(request: &Request) -> Result<Report> {
     let is_full = |label: &PointLabel| label.kind() == PointKind::Full && repository.manifest(label).is_ok();
     let full = repository.labels()?.into_iter().rfind(is_full);
     let report = match (full, &repository.history) {
-        (Some(full), Some(_)) => later(request, &repository, &full)?,
+        (Some(full), Some(_)) if !request.fresh => later(request, &repository, &full)?,
         _ => first(request, &repository)?,
     };
     if !request.note.is_empty() {
@@ -113,6 +115,16 @@ pub fn run(request: &Request) -> Result<Report> {
         repository.set_about(&report.label, &about)?;
     }
     Ok(report)
+}
+
+/// Makes a restore point of what is on the mirror now, whoever made it so: what a mail server changed there since the last
+/// run is found first.
+///
+/// # Errors
+/// As [`run`], and where another run holds the mirror.
+pub fn of_the_mirror(request: &Request) -> Result<Report> {
+    drop(Frozen::open(&request.standby, request.state.as_deref())?);
+    run(request)
 }
 
 /// A point from the log.
@@ -132,7 +144,8 @@ fn later(request: &Request, repository: &Repository, full: &PointLabel) -> Resul
 /// The first full: everything is read from the mirror, and the log is kept from here on.
 fn first(request: &Request, repository: &Repository) -> Result<Report> {
     let frozen = Frozen::open(&request.standby, request.state.as_deref())?;
-    let reached = History::begin(&repository.state)?.segments()?.last().copied().unwrap_or(0);
+    // Where the log lost its last segment the next one has a number behind that.
+    let reached = History::begin(&repository.state)?.next().map_err(RepositoryError::from)?.number - 1;
     let label = cut::label(repository, None, request.now)?;
     let making = repository.begin(&label)?;
     let mut full = FirstFull::new(&frozen, &making)?;

@@ -73,6 +73,12 @@ pub struct Report {
     pub created: u64,
     /// Files that were there already, put there by an earlier run.
     pub skipped: u64,
+    /// Messages that were there and got other flags.
+    pub merged: u64,
+    /// Files that were there and got the content, or the permissions, that they had.
+    pub replaced: u64,
+    /// Files that were there, had not been, and went.
+    pub removed: u64,
     /// Files that could not be made.
     pub failed: u64,
     /// Bytes in the files that were made.
@@ -84,6 +90,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what another part of the same restore did.
+    fn add(&mut self, other: &Self) {
+        self.created += other.created;
+        self.skipped += other.skipped;
+        self.merged += other.merged;
+        self.replaced += other.replaced;
+        self.removed += other.removed;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+        self.problems.extend(other.problems.iter().cloned());
+        self.warnings.extend(other.warnings.iter().cloned());
+    }
+
     /// What the hand could not do was counted as made before.
     fn failures(&mut self, problems: &mut Vec<Problem>) {
         let count = problems.len() as u64;

@@ -22,6 +22,10 @@ pub struct Arguments {
     #[arg(long)]
     pub diff: bool,
 
+    /// Make a full that reads everything from the mirror anew, as the first one does, and takes nothing from earlier points or the log
+    #[arg(long, conflicts_with = "diff")]
+    pub fresh: bool,
+
     /// With neither --full nor --diff: a full where the newest is older than this, else a differential
     #[arg(long, value_name = "AGE", default_value = "7d")]
     pub full_every: String,
@@ -46,6 +50,7 @@ pub fn run(arguments: &Arguments) -> u8 {
                 (_, true) => Some(PointKind::Differential),
                 _ => None,
             },
+            fresh: arguments.fresh,
             full_every: moment::duration(&arguments.full_every).map_err(|error| Failure(error.to_string(), 2))?,
             note: arguments.note.clone().unwrap_or_default(),
             now: now(),

@@ -3,12 +3,17 @@
 use super::error::{print, say, tell};
 use super::find::Filters;
 use super::standby::{Failure, Moment, Standby, bytes, run as running};
+use crate::backup;
+use crate::disk::now;
 use crate::path::Name;
+use crate::repository::label::PointKind;
 use crate::repository::view::View;
+use crate::restore::in_place::{self, Flags, Mode, Order};
 use crate::restore::{self, Report, RestoreError};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Options of `restore`.
 #[derive(Debug, clap::Args)]
@@ -37,6 +42,16 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER", conflicts_with = "to")]
     pub into: Option<OsString>,
 
+    /// With --in-place: add what is gone (missing); also give back the content of what changed (changed); also remove what was not
+    /// there (mirror), after what is there has been kept as a restore point
+    #[arg(long, value_enum, value_name = "MODE", default_value = "missing", conflicts_with = "to")]
+    pub mode: ModeName,
+
+    /// With --in-place, flags of messages that are there: as they are (keep), as they were (point), or both (union) [default: keep;
+    /// with --mode mirror: point]
+    #[arg(long, value_enum, value_name = "FLAGS", conflicts_with_all = ["to", "into"])]
+    pub flags: Option<FlagsName>,
+
     /// Count what would be restored, and write nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -64,13 +79,95 @@ pub fn run(arguments: &Arguments) -> u8 {
             }
             (None, target) => {
                 let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);
-                let into = arguments.into.as_deref().map(folder).transpose()?;
-                restore::in_place::missing(&view, &wanted, Path::new(target), into.as_ref(), arguments.dry_run)
-                    .map_err(failed)?
+                let order = order(arguments)?;
+                keep_what_is_there(arguments, &order, &filter, target)?;
+                in_place::restore(&view, &wanted, Path::new(target), &order).map_err(failed)?
             }
         };
         Ok(conclude(arguments, &view, &report))
     })
+}
+
+/// What `--mode` is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ModeName {
+    /// What is gone comes back
+    Missing,
+    /// And what changed is as it was
+    Changed,
+    /// And what was not there goes
+    Mirror,
+}
+
+/// What `--flags` is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FlagsName {
+    /// As they are
+    Keep,
+    /// As they were
+    Point,
+    /// Both
+    Union,
+}
+
+fn order(arguments: &Arguments) -> Result<Order, Failure> {
+    let mode = match arguments.mode {
+        ModeName::Missing => Mode::Missing,
+        ModeName::Changed => Mode::Changed,
+        ModeName::Mirror => Mode::Mirror,
+    };
+    let flags = match (arguments.flags, mode) {
+        (Some(FlagsName::Point), _) | (None, Mode::Mirror) => Flags::Point,
+        (Some(FlagsName::Union), _) => Flags::Union,
+        (Some(FlagsName::Keep) | None, _) => Flags::Keep,
+    };
+    let into = arguments.into.as_deref().map(folder).transpose()?;
+    if into.is_some() && mode != Mode::Missing {
+        return Err(Failure("--into files what was there into a folder of its own: it has no --mode".to_owned(), 2));
+    }
+    Ok(Order { mode, flags, into, dry_run: arguments.dry_run })
+}
+
+/// Before anything is removed all that is there becomes a restore point.
+fn keep_what_is_there(
+    arguments: &Arguments,
+    order: &Order,
+    filter: &super::find::Filter,
+    target: &OsStr,
+) -> Result<(), Failure> {
+    if order.mode != Mode::Mirror {
+        return Ok(());
+    }
+    if filter.picks_messages() {
+        let sentence =
+            "--mode mirror makes folders, mailboxes or everything as they were: leave out what picks messages";
+        return Err(Failure(sentence.to_owned(), 2));
+    }
+    if target != arguments.standby.standby {
+        let sentence = "--mode mirror removes what was not there, and can keep that as a restore point on the standby alone: \
+                        use --in-place without a directory, or restore into an empty one with --to";
+        return Err(Failure(sentence.to_owned(), 2));
+    }
+    if order.dry_run {
+        return Ok(());
+    }
+    let request = backup::Request {
+        standby: target.into(),
+        state: arguments.standby.state.as_ref().map(Into::into),
+        kind: Some(PointKind::Differential),
+        fresh: false,
+        full_every: Duration::MAX,
+        note: "what was there before a restore with --mode mirror".to_owned(),
+        now: now(),
+    };
+    let report = backup::of_the_mirror(&request).map_err(|error| Failure(error.to_string(), error.exit_code()))?;
+    say(&format!("what is there is kept as the restore point {}", report.label));
+    match report.problems.first() {
+        Some(problem) => {
+            Err(Failure(format!("{problem}: what is there could not be kept whole; nothing was restored"), 1))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The directory of a folder that a user would call by this name.
@@ -94,9 +191,10 @@ fn conclude(arguments: &Arguments, view: &View, report: &Report) -> u8 {
             "position": view.position.to_string(),
             "moment": crate::moment::rfc3339(view.moment),
             "created": report.created,
-            "merged": 0,
+            "merged": report.merged,
             "skipped": report.skipped,
-            "replaced": 0,
+            "replaced": report.replaced,
+            "removed": report.removed,
             "failed": report.failed,
             "bytes": report.bytes,
             "problems": report.problems,
@@ -106,7 +204,11 @@ fn conclude(arguments: &Arguments, view: &View, report: &Report) -> u8 {
         let would = if arguments.dry_run { "would create" } else { "created" };
         let counts =
             format!("{would} {} files ({}), {} there already", report.created, bytes(report.bytes), report.skipped);
-        print(&format!("{counts}, {} failed", report.failed));
+        let Report { merged, replaced, removed, failed, .. } = report;
+        let other = [(merged, "given other flags"), (replaced, "replaced"), (removed, "removed")];
+        let other: String =
+            other.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!(", {count} {what}")).collect();
+        print(&format!("{counts}{other}, {failed} failed"));
     }
     for problem in &view.problems {
         say(problem);
