@@ -252,7 +252,9 @@ impl Root {
         if !is_fresh && !is_own {
             return Err(failed("cannot write", self.show(path), io::Error::other("it is not this user's: remove it")));
         }
-        file.set_length(0)?;
+        if !is_fresh {
+            file.set_length(0)?;
+        }
         Ok(Some(file))
     }
 }

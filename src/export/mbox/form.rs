@@ -88,7 +88,7 @@ fn quoted(line: &[u8], output: &mut dyn Write) -> io::Result<()> {
 }
 
 impl Head<'_> {
-    /// The headers by which Dovecot, mutt and others know flags and keywords.
+    /// The headers by which Dovecot, Python and others know flags and keywords.
     fn write(&self, output: &mut dyn Write) -> io::Result<()> {
         if let Some((moment, keywords)) = &self.base {
             // Dovecot takes no keyword for one that is not announced here: UIDVALIDITY, the last UID, the words. No UIDs

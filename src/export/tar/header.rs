@@ -17,6 +17,9 @@ pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 const LONG_MAX: u64 = 0o777_7777_7777;
 const SHORT_MAX: u32 = 0o777_7777;
 
+/// The record by which the others of a header are bytes.
+const BINARY: &[u8] = b"21 hdrcharset=BINARY\n";
+
 /// What an entry is.
 pub enum Kind<'a> {
     /// A directory.
@@ -45,7 +48,7 @@ pub fn encode(path: &[u8], meta: &Meta, mtime: Time, kind: &Kind<'_>) -> Vec<u8>
     let mut records = Vec::new();
     let mut header = Header::new_ustar();
     if !set_name(&mut header, &name) {
-        record(&mut records, b"path", &name);
+        path_record(&mut records, b"path", &name);
     }
     let (entry_type, target, size) = match kind {
         Kind::Directory => (EntryType::Directory, None, 0),
@@ -57,7 +60,9 @@ pub fn encode(path: &[u8], meta: &Meta, mtime: Time, kind: &Kind<'_>) -> Vec<u8>
     if let Some(target) = target
         && header.set_link_name_literal(target).is_err()
     {
-        record(&mut records, b"linkpath", target);
+        // Half a name beside the record: bsdtar takes a hard link without any for no link.
+        set_beginning(&mut header.as_old_mut().linkname, target);
+        path_record(&mut records, b"linkpath", target);
     }
     header.set_mode(u32::from(meta.mode));
     header.set_size(size);
@@ -141,6 +146,15 @@ fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     }
 }
 
+/// Appends a record whose value is a path. Records are UTF-8 unless they say otherwise: without that word bsdtar ends
+/// with an error, and at it GNU tar says that it does not know it; both take the path as it is.
+fn path_record(records: &mut Vec<u8>, key: &[u8], path: &[u8]) {
+    if std::str::from_utf8(path).is_err() && !records.starts_with(BINARY) {
+        records.extend_from_slice(BINARY);
+    }
+    record(records, key, path);
+}
+
 /// Seconds since 1970 with as many decimals as there are.
 fn decimal(time: Time) -> String {
     // Nanoseconds count upwards, before 1970 too; the figures behind the sign do not.
@@ -198,6 +212,22 @@ mod tests {
                 String::from_utf8_lossy(&records).split(' ').next().and_then(|it| it.parse().ok()).expect("a number");
             assert_eq!(said, records.len());
         }
+    }
+
+    #[test]
+    fn paths_that_are_no_utf_8_are_said_to_be_bytes_once() {
+        let long = |byte| vec![byte; 101];
+        let encoded = |path: &[u8], target: &[u8]| {
+            let blocks = encode(path, &Meta::default(), Time::default(), &Kind::Symlink(target));
+            blocks.windows(BINARY.len()).filter(|window| *window == BINARY).count()
+        };
+        assert_eq!(encoded(&long(0xe9), &long(0xe9)), 1);
+        assert_eq!(encoded(&long(b'x'), &long(0xe9)), 1);
+        assert_eq!(encoded(&long(b'x'), &long(b'y')), 0);
+        assert_eq!(encoded(b"\xe9", b"\xe9"), 0);
+        let mut records = Vec::new();
+        record(&mut records, b"hdrcharset", b"BINARY");
+        assert_eq!(records, BINARY);
     }
 
     #[test]
