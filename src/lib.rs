@@ -39,6 +39,7 @@
 //!       |
 //!       |----> backup     repository::cut: a point, a manifest and hard links to segments
 //!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply
+//!       |----> export     a view, or part of one, for other programs: tar, mbox
 //!       '----> cli        ls, find, cat: what there was, without restoring it
 //! ```
 //!
@@ -52,7 +53,7 @@
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
 //! | 6 | [`config`]: what was typed into what it means |
-//! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was |
+//! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`export`]: the same for other programs |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
@@ -87,6 +88,7 @@ pub mod cli;
 pub mod config;
 pub mod delta;
 pub mod disk;
+pub mod export;
 pub mod id;
 pub mod log;
 pub mod maildir;

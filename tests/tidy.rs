@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 9] = [
     &["disk", "transport"],
     &["catalogue", "log"],
     &["sync", "repository"],
-    &["backup", "restore"],
+    &["backup", "restore", "export"],
     &["config"],
     &["cli"],
 ];

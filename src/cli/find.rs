@@ -104,7 +104,7 @@ pub(super) fn folder(typed: &[u8]) -> Vec<u8> {
 
 impl Filter {
     /// Whether only some of the messages of a folder are meant.
-    pub fn picks_messages(&self) -> bool {
+    pub(super) fn picks_messages(&self) -> bool {
         self.from.is_some()
             || self.recipient.is_some()
             || self.subject.is_some()
