@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Wishes;
 use super::keeper::{self, turns};
-use super::line::{HEAD, Trio, line, pick};
+use super::line::{HEAD, Trio, line, lines_of_room, pick};
 use super::proof;
 use super::turnover::put_new;
 use crate::support::attachment::contents;
@@ -47,6 +47,7 @@ pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &Tools, report: &mut Rep
             let outlay = &mut trio[keeper.column()];
             outlay.push(&run);
             outlay.disk.push(proof::on_disk(&keeper.repository())? as f64);
+            outlay.own.push(keeper.own_room()? as f64);
         }
     }
     for keeper in &keepers {
@@ -64,8 +65,8 @@ pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &Tools, report: &mut Rep
         Unit::Bytes.show(BYTES as f64)
     );
     let mut table = Table::new(&title, &HEAD);
-    line(&mut table, "a full of them", "bytes on the disk", pick(&trio, |outlay| &outlay.disk), Unit::Bytes, "");
-    line(&mut table, "", "time", pick(&trio, |outlay| &outlay.wall), Unit::Seconds, "");
+    line(&mut table, "a full of them", "time", pick(&trio, |outlay| &outlay.wall), Unit::Seconds, "");
+    lines_of_room(&mut table, "bytes on the disk", &trio, "");
     report.tables.push(table);
     keeper::retire(keepers, ground, room);
     ground.retire(source, room);

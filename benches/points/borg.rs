@@ -107,6 +107,6 @@ impl Keeper for Borg {
 
     fn remark(&self) -> Outcome<String> {
         let base = proof::on_disk(&self.place.join("base"))?;
-        Ok(format!("borg has {} more in its cache", Unit::Bytes.show(base as f64)))
+        Ok(format!("borg (zstd,3) does not encrypt, and has {} more in its cache", Unit::Bytes.show(base as f64)))
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::line::{BORG, MAILTWIN, RESTIC};
-use super::{Wishes, borg::Borg, mailtwin::Mailtwin, restic::Restic};
+use super::{Wishes, borg::Borg, mailtwin::Mailtwin, proof, restic::Restic};
 use crate::support::ground::Ground;
 use crate::support::tools::{Run, Tools};
 use crate::support::{Doing, Outcome};
@@ -28,6 +28,11 @@ pub trait Keeper {
 
     /// What takes room on the disk so that something can be restored.
     fn repository(&self) -> PathBuf;
+
+    /// Room on the disk of what is there because something was kept.
+    fn own_room(&self) -> Outcome<u64> {
+        proof::on_disk(&self.repository())
+    }
 
     /// A repository that has nothing in it.
     fn begin(&mut self, tools: &Tools, source: &Path) -> Outcome<()>;
@@ -95,6 +100,12 @@ pub fn retire(keepers: Keepers, ground: &mut Ground, room: u64) {
     for keeper in keepers {
         ground.retire(keeper.place().to_owned(), room);
     }
+}
+
+/// What is to be known of the table.
+pub fn remarks<'a>(keepers: impl Iterator<Item = &'a dyn Keeper>) -> Outcome<String> {
+    let remarks = keepers.map(Keeper::remark).collect::<Outcome<Vec<_>>>()?;
+    Ok(format!("{}.", remarks.join("; ")))
 }
 
 pub fn name(keeper: &dyn Keeper) -> &'static str {

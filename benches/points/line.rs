@@ -21,7 +21,9 @@ pub struct Outlay {
     pub with_sync: Series,
     pub cpu: Series,
     pub peak: Series,
+    /// Room on the disk: all of the repository, and what is there because something was kept.
     pub disk: Series,
+    pub own: Series,
 }
 
 impl Outlay {
@@ -30,6 +32,13 @@ impl Outlay {
         self.cpu.push(run.cpu);
         self.peak.push(run.peak as f64);
     }
+}
+
+/// Two lines about room on the disk.
+pub fn lines_of_room(table: &mut Table, what: &str, trio: &Trio, goal: &str) {
+    line(table, "", what, pick(trio, |outlay| &outlay.disk), Unit::Bytes, goal);
+    let without = format!("{what}, without mailtwin's catalogue");
+    line(table, "", &without, pick(trio, |outlay| &outlay.own), Unit::Bytes, "");
 }
 
 /// All of them on one kind of work.

@@ -1,6 +1,5 @@
 //! mailtwin: a mirror, and restore points beside it. What the mirror is made with is not counted, but said.
 
-use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use crate::support::{Doing, Outcome, say};
 pub struct Mailtwin {
     pub mirror: PathBuf,
     /// Seconds that the mirror took.
-    pub first_sync: Cell<f64>,
+    pub first_sync: f64,
 }
 
 /// A restore point that was made.
@@ -28,7 +27,7 @@ pub struct Made {
 
 impl Mailtwin {
     pub fn new(mirror: PathBuf) -> Self {
-        Self { mirror, first_sync: Cell::new(0.0) }
+        Self { mirror, first_sync: 0.0 }
     }
 
     /// `mailtwin` with `words`, and what it printed.
@@ -51,6 +50,12 @@ impl Mailtwin {
         Ok(Made { run, account, manifest })
     }
 
+    /// Room of what a standby has without restore points, too.
+    fn anyway(&self) -> Outcome<u64> {
+        let room = |name: &str| proof::on_disk(&self.repository().join(name));
+        Ok(room("catalogue")? + room("staging")?)
+    }
+
     pub fn standby(&self) -> String {
         self.mirror.display().to_string()
     }
@@ -69,11 +74,16 @@ impl Keeper for Mailtwin {
         self.mirror.join(".mailtwin")
     }
 
+    /// A hard link may lead from the points to the log: both are counted together.
+    fn own_room(&self) -> Outcome<u64> {
+        Ok(proof::on_disk(&self.repository())?.saturating_sub(self.anyway()?))
+    }
+
     /// Without its log and its points, a standby is as before the first point.
     fn begin(&mut self, tools: &Tools, source: &Path) -> Outcome<()> {
         if !self.mirror.exists() {
             let run = self.sync(tools, source)?;
-            self.first_sync.set(run.seconds());
+            self.first_sync = run.seconds();
             say(format_args!("mailtwin's mirror took {:.1} s", run.seconds()));
         }
         for name in ["points", "log"] {
@@ -135,17 +145,11 @@ impl Keeper for Mailtwin {
     }
 
     fn remark(&self) -> Outcome<String> {
-        let mut parts = Vec::new();
-        let mut rest = proof::on_disk(&self.repository())?;
-        for name in ["points", "log"] {
-            let bytes = proof::on_disk(&self.repository().join(name))?;
-            rest = rest.saturating_sub(bytes);
-            parts.push(format!("{} of it in {name}/", Unit::Bytes.show(bytes as f64)));
-        }
         Ok(format!(
-            "mailtwin has {}, {} in its catalogue, which is there without restore points, too",
-            parts.join(", "),
-            Unit::Bytes.show(rest as f64)
+            "mailtwin's mirror was made by `mailtwin sync` in {}, and the catalogue that this leaves, restore points or \
+             not, has {}",
+            Unit::Seconds.show(self.first_sync),
+            Unit::Bytes.show(self.anyway()? as f64)
         ))
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Wishes;
 use super::keeper::{self, Keeper, Keepers, Sought};
-use super::line::{HEAD, MAILTWIN, Outlay, Trio, line, pick};
+use super::line::{HEAD, MAILTWIN, Outlay, Trio, line, lines_of_room, pick};
 use super::mailtwin::Mailtwin;
 use super::proof;
 use super::turnover::Turnover;
@@ -31,7 +31,9 @@ pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &Tools, report: &mut Rep
     let turnover = Turnover::new(&source, &shape);
     let title = format!("{} messages of a few hundred bytes", grouped(shape.messages()));
     let (table, ledger) = (Table::new(&title, &HEAD), Vec::new());
-    let mut stage = Stage { source, shape, peers, ours, turnover, changes: 0, tools, ground, report, table, ledger };
+    let kept = vec![0; peers.len() + 1];
+    let mut stage =
+        Stage { source, shape, peers, ours, turnover, changes: 0, kept, tools, ground, report, table, ledger };
     stage.first_fulls()?;
     if options.wants("find") {
         stage.find(options)?;
@@ -42,10 +44,10 @@ pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &Tools, report: &mut Rep
     if options.wants("expire") {
         stage.expire(options)?;
     }
+    stage.prove()?;
     if options.wants("memory") {
         stage.memory(options)?;
     }
-    stage.prove()?;
     let Stage { peers, ours, table, .. } = stage;
     report.tables.insert(report.tables.len() - usize::from(options.wants("memory")), table);
     keeper::retire(peers, ground, shape.room() / 2);
@@ -61,6 +63,8 @@ struct Stage<'a> {
     turnover: Turnover,
     /// How often the tree has changed.
     changes: usize,
+    /// At which change each of them kept it last.
+    kept: Vec<usize>,
     tools: &'a Tools,
     ground: &'a mut Ground,
     report: &'a mut Report,
@@ -98,19 +102,19 @@ impl Stage<'_> {
             let outlay = &mut trio[keeper.column()];
             outlay.push(&run);
             outlay.disk.push(proof::on_disk(&keeper.repository())? as f64);
+            outlay.own.push(keeper.own_room()? as f64);
             if keeper.column() == MAILTWIN {
                 self.note("backup --full, the first", &run);
             }
         }
         let table = &mut self.table;
         line(table, "the first full", "time", pick(&trio, |outlay| &outlay.wall), Unit::Seconds, "");
-        line(table, "", "bytes on the disk", pick(&trio, |outlay| &outlay.disk), Unit::Bytes, "");
+        lines_of_room(table, "bytes on the disk", &trio, "");
         line(table, "", "peak memory", pick(&trio, |outlay| &outlay.peak), Unit::Bytes, "");
-        self.report.notes.push(format!(
-            "mailtwin's mirror of the {} messages was made by `mailtwin sync` in {}.",
-            grouped(self.shape.messages()),
-            Unit::Seconds.show(self.ours.first_sync.get())
-        ));
+        let ours: &dyn Keeper = &self.ours;
+        let keepers = self.peers.iter().map(|peer| peer.as_ref()).chain([ours]);
+        let remarks = keeper::remarks(keepers)?;
+        self.report.notes.push(format!("{} messages: {remarks}", grouped(self.shape.messages())));
         Ok(())
     }
 
@@ -167,6 +171,7 @@ impl Stage<'_> {
         self.turnover.change_flags(&chosen[..1], &mut random)?;
         let one = self.list_of_differential()?;
         self.turnover.change_flags(&chosen[1..], &mut random)?;
+        self.changes += 1;
         let all = self.list_of_differential()?;
         let logged = log(self)? - before;
         let mut table = Table::new("Lists of restore points", &["list", "bytes", "of one message"]);
@@ -193,11 +198,13 @@ impl Stage<'_> {
     /// A second full, and then the first one goes: one message in a hundred is another one.
     fn expire(&mut self, options: &Options) -> Outcome<()> {
         let (mut fulls, mut trio) = (Trio::default(), Trio::default());
-        for round in 0..options.runs(5) {
+        let rounds = options.runs(5);
+        for round in 0..rounds {
             self.change()?;
             for at in 0..=self.peers.len() {
                 let keeper: &dyn Keeper = self.peers.get(at).map_or(&self.ours, |peer| peer.as_ref());
-                if round < rounds_of(keeper, options, 5) {
+                // The last rounds are everybody's, so that all have the same state in the end.
+                if rounds - round <= rounds_of(keeper, options, 5) {
                     self.expire_by(at, &mut fulls, &mut trio)?;
                 }
             }
@@ -231,6 +238,7 @@ impl Stage<'_> {
         if before < 2 || after != 1 {
             self.report.complain("expire", format_args!("{name} has {after} states, and had {before}"));
         }
+        self.kept[at] = self.changes;
         fulls[column].push(&full);
         trio[column].push(&run);
         if column == MAILTWIN {
@@ -312,8 +320,10 @@ impl Stage<'_> {
     fn prove(&mut self) -> Outcome<()> {
         for at in 0..=self.peers.len() {
             let keeper: &mut dyn Keeper = self.peers.get_mut(at).map_or(&mut self.ours, |peer| peer.as_mut());
-            keeper.bring(self.tools, &self.source)?;
-            keeper.differential(self.tools, &self.source)?;
+            if self.kept[at] < self.changes {
+                keeper.bring(self.tools, &self.source)?;
+                keeper.differential(self.tools, &self.source)?;
+            }
             self.restore_one(at)?;
         }
         Ok(())

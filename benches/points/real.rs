@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Wishes;
 use super::keeper::{self, Keeper, Keepers, turns};
-use super::line::{HEAD, MAILTWIN, Trio, line, pick};
+use super::line::{HEAD, MAILTWIN, Trio, line, lines_of_room, pick};
 use super::proof;
 use super::turnover::Turnover;
 use crate::support::ground::{self, Ground};
@@ -75,29 +75,22 @@ impl Stage<'_> {
                 outlay.push(&run);
                 outlay.durable.push(run.seconds() + flush);
                 outlay.disk.push(proof::on_disk(&keeper.repository())? as f64);
+                outlay.own.push(keeper.own_room()? as f64);
             }
         }
         if !wanted {
             return Ok(());
         }
-        self.report.notes.push(self.remarks()?);
+        let remarks = keeper::remarks(self.keepers.iter().map(|keeper| keeper.as_ref()))?;
+        self.report.notes.push(format!("{} messages: {remarks}", grouped(self.shape.messages())));
         let work = format!("a full of {} messages", grouped(self.shape.messages()));
         let table = &mut self.table;
         line(table, &work, "time", pick(&trio, |outlay| &outlay.wall), Unit::Seconds, "");
         line(table, "", "time with `sync -f`", pick(&trio, |outlay| &outlay.durable), Unit::Seconds, "");
         line(table, "", "user + system", pick(&trio, |outlay| &outlay.cpu), Unit::Seconds, "");
-        line(table, "", "bytes on the disk", pick(&trio, |outlay| &outlay.disk), Unit::Bytes, "0.75 of the smaller");
+        lines_of_room(table, "bytes on the disk", &trio, "0.75 of the smaller");
         line(table, "", "peak memory", pick(&trio, |outlay| &outlay.peak), Unit::Bytes, "");
         Ok(())
-    }
-
-    fn remarks(&self) -> Outcome<String> {
-        let remarks = self.keepers.iter().map(|keeper| keeper.remark()).collect::<Outcome<Vec<_>>>()?;
-        Ok(format!(
-            "A full of mailtwin's is the first one, which reads the mirror. Room on the disk: {}. restic encrypts, borg \
-             (zstd,3) and mailtwin do not.",
-            remarks.join("; ")
-        ))
     }
 
     fn differentials(&mut self, options: &Options) -> Outcome<()> {
@@ -127,7 +120,7 @@ impl Stage<'_> {
         let with_sync = pick(&trio, |outlay| &outlay.with_sync);
         line(table, "", "time, mailtwin with the `sync` before it", with_sync, Unit::Seconds, "");
         line(table, "", "user + system", pick(&trio, |outlay| &outlay.cpu), Unit::Seconds, "");
-        line(table, "", "bytes more on the disk", pick(&trio, |outlay| &outlay.disk), Unit::Bytes, "");
+        lines_of_room(table, "bytes more on the disk", &trio, "");
         line(table, "", "peak memory", pick(&trio, |outlay| &outlay.peak), Unit::Bytes, "");
         Ok(())
     }
@@ -135,7 +128,7 @@ impl Stage<'_> {
     fn differential(&mut self, at: usize, trio: &mut Trio, syncs: &mut Series) -> Outcome<()> {
         let keeper = self.keepers[at].as_mut();
         ground::sync();
-        let before = proof::on_disk(&keeper.repository())?;
+        let before = (proof::on_disk(&keeper.repository())?, keeper.own_room()?);
         let sync = keeper.bring(self.tools, &self.source)?.map_or(0.0, |run| run.seconds());
         let run = keeper.differential(self.tools, &self.source)?;
         say(format_args!("differential, {}: {:.2} s", keeper::name(keeper), run.seconds()));
@@ -146,7 +139,8 @@ impl Stage<'_> {
         let outlay = &mut trio[keeper.column()];
         outlay.push(&run);
         outlay.with_sync.push(sync + run.seconds());
-        outlay.disk.push(proof::on_disk(&keeper.repository())? as f64 - before as f64);
+        outlay.disk.push(proof::on_disk(&keeper.repository())? as f64 - before.0 as f64);
+        outlay.own.push(keeper.own_room()? as f64 - before.1 as f64);
         Ok(())
     }
 

@@ -99,6 +99,6 @@ impl Keeper for Restic {
 
     fn remark(&self) -> Outcome<String> {
         let cache = proof::on_disk(&self.place.join("cache"))?;
-        Ok(format!("restic has {} more in its cache", Unit::Bytes.show(cache as f64)))
+        Ok(format!("restic encrypts, and has {} more in its cache", Unit::Bytes.show(cache as f64)))
     }
 }
