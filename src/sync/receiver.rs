@@ -25,6 +25,7 @@ use crate::path::TreePath;
 use crate::transport::{Connection, Sender};
 use crate::wire::block::Block;
 use crate::wire::message::{Hello, Message, Refusal, Welcome};
+pub(in crate::sync) use open::lock;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
