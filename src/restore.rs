@@ -20,7 +20,7 @@ use crate::repository::view::View;
 use crate::sync::SyncError;
 use crate::sync::apply::{Arrived, Hand};
 use crate::sync::staging::{self, Staging};
-use crate::sync::target::{OWN, Target};
+use crate::sync::target::{NOT_ROOT, OWN, Target};
 use crate::wire::block::{Block, Piece};
 use std::collections::HashSet;
 use std::path::Path;
@@ -126,9 +126,6 @@ pub fn plan(view: &View, wanted: Wanted<'_>) -> std::result::Result<Report, Repo
     }
     Ok(report)
 }
-
-/// What a person should know where files keep the owner that runs this.
-const NOT_ROOT: &str = "not root: files keep the owner that runs mailtwin";
 
 /// Bytes of contents after which what was written is made durable.
 const CHECKPOINT: u64 = 256 << 20;

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// The directory of the state.
 pub const OWN: &str = ".mailtwin";
 
+/// What a person should know where files keep the owner that runs this.
+pub const NOT_ROOT: &str = "not root: files keep the owner that runs mailtwin";
+
 /// The file that tells an unfinished restore from a standby, and which one it is.
 const RESTORING: &str = "restoring";
 
