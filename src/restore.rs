@@ -27,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod in_place;
+pub mod remote;
 mod walk;
 
 use walk::{Step, Walk, Wish};
@@ -84,6 +85,21 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Something a person should know that is no failure.
     pub warnings: Vec<String>,
+    /// What travelled, where it was restored to another host.
+    pub travelled: Travelled,
+}
+
+/// What travelled to another host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Travelled {
+    /// Blocks of contents that went as they are stored.
+    pub blocks_as_stored: u64,
+    /// Blocks that were packed anew.
+    pub blocks_repacked: u64,
+    /// Bytes that went there.
+    pub bytes_sent: u64,
+    /// Bytes that came from there.
+    pub bytes_received: u64,
 }
 
 impl Report {
@@ -126,6 +142,9 @@ pub fn plan(view: &View, wanted: Wanted<'_>) -> std::result::Result<Report, Repo
     }
     Ok(report)
 }
+
+/// Why a content is not the one that was meant.
+const ANOTHER: &str = "the repository has another content in its place";
 
 /// Bytes of contents after which what was written is made durable.
 const CHECKPOINT: u64 = 256 << 20;
@@ -297,7 +316,7 @@ impl<'a> Restore<'a> {
         match self.stage(record) {
             Ok(Some((number, digest))) if digest.0[..8] == check => Ok(Some((number, digest))),
             Ok(_) => {
-                self.problem(show, "the repository has another content in its place".to_owned());
+                self.problem(show, ANOTHER.to_owned());
                 Ok(None)
             }
             Err(RestoreError::Repository(RepositoryError::Content(error))) => {
