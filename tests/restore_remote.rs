@@ -15,7 +15,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mailtwin::id::{Digest, Position};
-use mailtwin::wire::message::{Message, Refusal, Welcome};
+use mailtwin::maildir::change::{Change, Source};
+use mailtwin::maildir::entry::{File, Meta};
+use mailtwin::maildir::folder::SetKind;
+use mailtwin::path::TreePath;
+use mailtwin::sync::receiver;
+use mailtwin::transport::{Connection, pipe};
+use mailtwin::wire::block::{Block, Piece};
+use mailtwin::wire::message::{Hello, Message, Refusal, Restoring, Welcome};
 
 use points::*;
 use sshd::Sshd;
@@ -585,6 +592,24 @@ fn what_has_come_before_a_cut_is_not_sent_again() {
 }
 
 #[test]
+fn what_was_made_durable_on_the_way_is_not_sent_again_after_a_kill_there() {
+    let scene = Scene::of(Pair::of_files());
+    fs::write(scene.pair.source.join("a"), "first").expect("a file");
+    // Zeros cost nothing but count: after 256 MiB the far end makes durable what it has.
+    let zeros = fs::File::create(scene.pair.source.join("b")).expect("a file");
+    zeros.set_len(300 << 20).expect("a length");
+    for number in 0..300 {
+        fs::write(scene.pair.source.join(format!("c{number}")), noise(number, 1000)).expect("a file");
+    }
+    scene.pair.sync(&UNGUARDED);
+    backup(&scene.pair, &[]);
+    let (expected, steps, place) = (scene.expected(&[]), steps_there(&scene, &[]), scene.place());
+    scene.struck(&[], &place, &format!("kill@{}", steps - 400)).ended_with(1);
+    let report = assert_finished(&scene, &[], &place, &expected, "a kill");
+    assert_eq!((report.count("skipped"), report.count("created")), (2, 300), "{}", report.0);
+}
+
+#[test]
 fn another_restore_does_not_go_on_with_an_unfinished_one() {
     let (scene, labels) = Scene::of_mail();
     let (options, other) = (["--point", &labels[2]], ["--point", &labels[1]]);
@@ -739,4 +764,132 @@ fn a_large_content_that_is_damaged_in_its_middle_is_named_and_nothing_of_it_stay
     for share in [30, 60, 90] {
         assert_damage_is_told_alike(&scene, |standby| segments(standby).iter().for_each(|path| flip(path, share)));
     }
+}
+
+// ---- a near end that lies ----
+
+/// A far end in this process, and the near end of the way to it.
+struct Liar {
+    near: Option<Connection>,
+    far: Option<std::thread::JoinHandle<()>>,
+    place: PathBuf,
+    _home: tempfile::TempDir,
+}
+
+impl Liar {
+    fn greeted() -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let place = home.path().join("place");
+        let (near, far) = pipe::pair("the far end");
+        let far = std::thread::spawn(move || drop(receiver::serve(far)));
+        let mut liar = Self { near: Some(near), far: Some(far), place, _home: home };
+        let hello = Hello {
+            program: "a liar".into(),
+            set: None,
+            epoch: Default::default(),
+            position: Position::default(),
+            root: Digest::default(),
+            kind: SetKind::Maildir,
+            destination: liar.place.as_os_str().as_encoded_bytes().to_vec(),
+            state: None,
+            dry_run: false,
+            checksum: false,
+            filters: Vec::new(),
+            boot: Digest::default(),
+            ancestry: Vec::new(),
+            restore: Some(Restoring { what: "lies".into(), mtime: None }),
+        };
+        liar.say(Message::Hello(hello));
+        assert!(matches!(liar.near().receiver.recv(), Ok(Message::Welcome(_))));
+        liar
+    }
+
+    fn near(&mut self) -> &mut Connection {
+        self.near.as_mut().expect("it is not over")
+    }
+
+    fn say(&mut self, message: Message) {
+        self.near().sender.send(&message).expect("the far end listens");
+    }
+
+    fn batch(&mut self, sequence: u64, change: Change) {
+        self.say(Message::Changes(vec![change]));
+        self.say(Message::Commit(Position { epoch: 1, sequence }, 1));
+    }
+
+    /// The far end's refusal. It ends by itself, and keeps its state: nothing is finished.
+    fn refusal(&mut self) -> String {
+        let sentence = loop {
+            match self.near().receiver.recv() {
+                Ok(Message::Refuse(refusal)) => break refusal.sentence,
+                Ok(Message::Ack(_) | Message::Done(_)) => {}
+                other => panic!("not refused: {other:?}"),
+            }
+        };
+        self.near = None;
+        self.far.take().expect("it is not over").join().expect("it does not panic");
+        assert!(self.place.join(".mailtwin/restoring").exists());
+        sentence
+    }
+}
+
+fn path_of(text: &str) -> TreePath {
+    TreePath::new(text.as_bytes()).expect("a good path")
+}
+
+fn directory(path: &str) -> Change {
+    let path = if path.is_empty() { TreePath::root() } else { path_of(path) };
+    Change::MakeDirectory { path, meta: Meta { mode: 0o700, ..Meta::default() } }
+}
+
+fn content(number: u64, bytes: &[u8], digest: Digest) -> Message {
+    let piece = Piece { number, offset: 0, length: bytes.len() as u32, last: Some(digest), sparse: false };
+    Message::Block(Block { pieces: vec![piece], data: bytes.to_vec() }.encode(0).expect("packs"))
+}
+
+#[test]
+fn a_restore_that_does_more_than_to_make_things_is_refused() {
+    let changes = [
+        Change::Remove { path: path_of("x"), mark: Default::default() },
+        Change::RemoveDirectory { path: path_of("x") },
+        Change::Rename { from: path_of("x"), to: path_of("y"), mark: Default::default() },
+        Change::Put {
+            path: path_of("x"),
+            meta: Meta::default(),
+            file: File { size: 1, digest: Digest::of(b"x"), group: 0 },
+            source: Source::Copied(path_of("y")),
+        },
+    ];
+    for change in changes {
+        let mut liar = Liar::greeted();
+        liar.batch(1, directory(""));
+        liar.batch(2, change);
+        assert!(liar.refusal().contains("a change that a restore does not make"));
+    }
+}
+
+#[test]
+fn a_restore_that_is_released_before_its_end_or_goes_on_behind_it_is_refused() {
+    let mut early = Liar::greeted();
+    early.batch(1, directory(""));
+    early.say(Message::Release);
+    assert!(early.refusal().contains("not finished"));
+    let mut late = Liar::greeted();
+    late.batch(1, directory(""));
+    late.say(Message::Finish);
+    late.batch(2, directory("more"));
+    assert!(late.refusal().contains("after the end"));
+    let mut again = Liar::greeted();
+    again.batch(1, directory(""));
+    again.batch(1, directory("again"));
+    assert!(again.refusal().contains("comes again"));
+}
+
+#[test]
+fn a_content_that_is_not_what_its_digest_says_is_not_put_in_place() {
+    let mut liar = Liar::greeted();
+    liar.batch(1, directory(""));
+    liar.say(content(1, b"bytes", Digest::of(b"others")));
+    assert!(liar.refusal().contains("digest"));
+    assert_eq!(names_in(&liar.place), [".mailtwin"]);
 }

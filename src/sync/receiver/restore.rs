@@ -170,15 +170,15 @@ impl Restore {
                     edit.flush()?;
                     hand.batch(&changes, &Arrived, edit)?;
                     edit.head.position = position;
+                    if (bytes >= CHECKPOINT_BYTES || count >= CHECKPOINT_CHANGES) && hand.problems.is_empty() {
+                        return Ok(Ended::Checkpoint);
+                    }
                 }
                 Ok(Work::Compare) => records::digests(edit, sender)?,
                 Ok(Work::Fetch(paths)) => records::rows(paths, edit, sender)?,
                 Ok(Work::Finish) => return Ok(Ended::Finished(Done::default())),
                 Ok(Work::Release) => return Err(SyncError::Protocol("it releases what is not finished")),
                 Ok(Work::Failed(error)) => return Err(error),
-            }
-            if (bytes >= CHECKPOINT_BYTES || count >= CHECKPOINT_CHANGES) && hand.problems.is_empty() {
-                return Ok(Ended::Checkpoint);
             }
         }
     }
