@@ -262,13 +262,7 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    fn steps(
-        &mut self,
-        steps: Vec<Step>,
-        walk: &mut Walk<'_>,
-        batch: &mut Batch,
-        edit: &mut Edit<'_>,
-    ) -> Result<()> {
+    fn steps(&mut self, steps: Vec<Step>, walk: &mut Walk<'_>, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
         for step in steps {
             match step {
                 Step::Bring(wish) => self.bring(&wish, walk, batch, edit)?,

@@ -7,7 +7,6 @@ mod points;
 mod tree;
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -435,6 +434,21 @@ fn large_contents_come_back() {
         let label = backup(&pair, &options);
         assert_restores(&pair.mirror, &["--point", &label], &second.tree, false);
     }
+}
+
+#[test]
+fn a_content_that_takes_its_time_to_arrive_stands_whole_in_the_log() {
+    let mut pair = Pair::through_a_pipe();
+    pair.mail = false;
+    fs::write(pair.source.join("small"), "first").expect("a file");
+    pair.sync(&UNGUARDED);
+    backup(&pair, &[]);
+    // After 256 MiB the slave would begin another log. Zeros are next to nothing on the way, and slow at this rate.
+    let zeros = fs::File::create(pair.source.join("zeros")).expect("a file");
+    zeros.set_len(300 << 20).expect("a length");
+    pair.sync(&["--bwlimit", "10"]);
+    let remembered = remember(&pair);
+    assert_restores(&pair.mirror, &["--at", &remembered.moment], &remembered.tree, false);
 }
 
 #[test]

@@ -285,7 +285,8 @@ fn segments_of(standby: &Path) -> u64 {
 /// What was said, without whose words they are.
 fn sentence(run: &Run) -> String {
     let said = run.said();
-    let own = said.lines().find_map(|line| line.strip_prefix("mailtwin: ")).unwrap_or_else(|| panic!("{}", run.story()));
+    let own =
+        said.lines().find_map(|line| line.strip_prefix("mailtwin: ")).unwrap_or_else(|| panic!("{}", run.story()));
     own.strip_prefix(&format!("{HOST}: ")).unwrap_or(own).to_owned()
 }
 
@@ -331,7 +332,8 @@ fn a_finished_restore_is_not_taken_for_one_to_go_on_with() {
 fn places_in_the_standby_are_refused_by_the_far_end_too() {
     let (scene, _) = Scene::of_mail();
     let before = names_in(scene.standby());
-    for place in [scene.standby().to_owned(), scene.standby().join("inside"), points_of(scene.standby()).join("inside")] {
+    for place in [scene.standby().to_owned(), scene.standby().join("inside"), points_of(scene.standby()).join("inside")]
+    {
         scene.restore(&[], &place).refused(&[1], "lies in the standby");
     }
     assert_eq!(names_in(scene.standby()), before);

@@ -295,8 +295,7 @@ fn greeting(hello: &Hello) -> Result<Vec<u8>, MessageError> {
 
 fn greeted(payload: &[u8]) -> Result<Hello, MessageError> {
     let malformed = |reason: String| MessageError::Malformed(1, reason);
-    let (hello, rest): (Hello, _) =
-        postcard::take_from_bytes(payload).map_err(|error| malformed(error.to_string()))?;
+    let (hello, rest): (Hello, _) = postcard::take_from_bytes(payload).map_err(|error| malformed(error.to_string()))?;
     if rest.is_empty() {
         return Ok(hello);
     }

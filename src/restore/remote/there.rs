@@ -53,7 +53,8 @@ impl There {
 
     fn fetch(&mut self, directory: &TreePath, wire: &mut Wire<'_>) -> Result<()> {
         self.known.retain(|path, _| directory.is_within(path));
-        let next: Vec<TreePath> = self.listed.range(key(directory)..).take(AHEAD).map(|(_, path)| path.clone()).collect();
+        let next: Vec<TreePath> =
+            self.listed.range(key(directory)..).take(AHEAD).map(|(_, path)| path.clone()).collect();
         wire.send(&Message::Fetch(next.clone()))?;
         for path in next {
             self.listed.remove(&key(&path));

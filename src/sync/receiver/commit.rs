@@ -81,6 +81,8 @@ struct Arriving {
     /// The blocks, while they are few enough for the log.
     blocks: Vec<Frame>,
     bytes: u64,
+    /// There is a block.
+    any: bool,
 }
 
 /// A batch with the contents that came before it.
@@ -140,6 +142,7 @@ impl<'s, 't> Term<'s, 't> {
                     other => after = Some(other),
                 }
                 let is_full = changes >= GROUP_CHANGES || bytes + self.arriving.bytes >= GROUP_BYTES;
+                let is_full = is_full || self.is_at_checkpoint(changes);
                 if after.is_none() && (batches.is_empty() || !is_full) {
                     // Contents in files cost a sync of the whole file system: many batches share it. What fits
                     // into the log is done at once, and what has come meanwhile is done together then.
@@ -159,7 +162,7 @@ impl<'s, 't> Term<'s, 't> {
                 Some(Work::Failed(error)) => return Err(error),
                 Some(Work::Block(..) | Work::Batch(..)) => {}
             }
-            if (self.bytes > CHECKPOINT_BYTES || self.changes > CHECKPOINT_CHANGES)
+            if self.is_at_checkpoint(0)
                 && self.hand.as_ref().is_some_and(|hand| hand.drifted.is_empty() && hand.problems.is_empty())
             {
                 return Ok(Ended::Checkpoint);
@@ -167,9 +170,16 @@ impl<'s, 't> Term<'s, 't> {
         }
     }
 
+    /// Whether a checkpoint is due, and can be: a batch stands in one log with its contents.
+    fn is_at_checkpoint(&self, changes: usize) -> bool {
+        let is_due = self.bytes > CHECKPOINT_BYTES || self.changes + changes as u64 > CHECKPOINT_CHANGES;
+        is_due && !self.arriving.any
+    }
+
     fn take_block(&mut self, payload: Vec<u8>, raw: u64) -> Result<()> {
         let arriving = &mut self.arriving;
         arriving.bytes += raw;
+        arriving.any = true;
         self.bytes += raw;
         if self.slave.history.is_some() {
             // History has every content, so none waits in memory.

@@ -43,9 +43,8 @@ pub(super) fn serve(hello: Hello, connection: &mut Connection) -> Result<()> {
         }
     };
     let stager = Stager { staging: Some(restore.staging.clone()), packs: false, is_restore: true };
-    let committed = converse(connection, stager, words, |work| {
-        restore.catalogue.contain(|| restore.commit_all(work, &sender))
-    })?;
+    let committed =
+        converse(connection, stager, words, |work| restore.catalogue.contain(|| restore.commit_all(work, &sender)))?;
     match committed {
         None => Ok(()),
         Some(position) => restore.release(&hello, position, &sender).inspect_err(|error| refuse(&sender, error, words)),
