@@ -9,8 +9,8 @@ use crate::catalogue::store::Catalogue;
 use crate::disk::{DiskError, FileKind, Root};
 use crate::id::Digest;
 use crate::maildir::change::{Change, Source};
-use crate::maildir::entry::{File, Mark, Meta};
-use crate::maildir::folder::{self, SetKind};
+use crate::maildir::entry::{File, Time};
+use crate::maildir::folder::SetKind;
 use crate::monitor::Problem;
 use crate::path::TreePath;
 use crate::repository::contents::ContentError;
@@ -20,13 +20,17 @@ use crate::repository::view::View;
 use crate::sync::SyncError;
 use crate::sync::apply::{Arrived, Hand};
 use crate::sync::staging::{self, Staging};
+use crate::sync::target::{NOT_ROOT, OWN, Target};
 use crate::wire::block::{Block, Piece};
-use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 pub mod in_place;
+pub mod remote;
+mod walk;
+
+use walk::{Step, Walk, Wish};
 
 /// Why a restore ended early.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,21 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Something a person should know that is no failure.
     pub warnings: Vec<String>,
+    /// What travelled, where it was restored to another host.
+    pub travelled: Travelled,
+}
+
+/// What travelled to another host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Travelled {
+    /// Blocks of contents that went as they are stored.
+    pub blocks_as_stored: u64,
+    /// Blocks that were packed anew.
+    pub blocks_repacked: u64,
+    /// Bytes that went there.
+    pub bytes_sent: u64,
+    /// Bytes that came from there.
+    pub bytes_received: u64,
 }
 
 impl Report {
@@ -143,6 +162,9 @@ pub fn plan(view: &View, wanted: Wanted<'_>) -> std::result::Result<Report, Repo
     Ok(report)
 }
 
+/// Why a content is not the one that was meant.
+const ANOTHER: &str = "the repository has another content in its place";
+
 /// Bytes of contents after which what was written is made durable.
 const CHECKPOINT: u64 = 256 << 20;
 
@@ -150,118 +172,30 @@ const CHECKPOINT: u64 = 256 << 20;
 const BATCH_CHANGES: usize = 1000;
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// The file that tells an unfinished restore from a standby, and which one it is.
-const RESTORING: &str = "restoring";
-
 /// Writes what is wanted of a view into an empty directory.
 ///
 /// # Errors
 /// Where the target is not empty, or the disk refuses. What is damaged is in [`Report::problems`].
 pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, standby: &Path, target: &Path) -> Result<Report> {
-    apart(standby, target)?;
-    let (root, state) = open_target(view, target, what, wanted)?;
-    let _lock = root.lock_directory()?.ok_or_else(|| {
-        RestoreError::Sync(SyncError::Locked(format!("another run is writing to {}", root.show(&TreePath::root()))))
-    })?;
+    let mirror = Root::open(standby)?.ancestry()?.first().copied();
+    let target = Target::open(target, what, mirror)?;
     let mut report = {
-        let (catalogue, _) = Catalogue::open(&state)?;
-        let staging = Arc::new(Staging::open(&state)?);
+        let (catalogue, _) = Catalogue::open(target.state())?;
+        let staging = Arc::new(Staging::open(target.state())?);
         staging.clear()?;
-        let mut restore = Restore::new(view, root.clone(), staging);
+        let mut restore = Restore::new(view, target.root().clone(), staging);
         restore.run(&catalogue, wanted)?;
         restore.report
     };
-    tidy_up(&state)?;
-    root.remove_directory(&TreePath::root().child(OWN))?;
-    // Everything is there now, and another run would take it for somebody's: what fails from here on is said, no more.
-    let time = view.get(&TreePath::root()).ok().flatten().and_then(|(meta, _)| meta.mtime);
-    let timed = time.map_or(Ok(()), |time| root.set_directory_time(&TreePath::root(), Some(time)));
-    if let Err(error) = timed.and_then(|()| root.sync_directory(&TreePath::root())) {
-        report.failed += 1;
-        report.problems.push(Problem { subject: error.path, reason: format!("{}: {}", error.operation, error.source) });
-    }
+    let mut problems = target.end(mtime_of_root(view))?;
+    report.failed += problems.len() as u64;
+    report.problems.append(&mut problems);
     Ok(report)
 }
 
-const OWN: &str = ".mailtwin";
-
-/// Removes what the restore kept, the note of what it is last: one that is killed here is known again.
-fn tidy_up(state: &Root) -> Result<()> {
-    let (listing, _) = state.list(&TreePath::root(), 16)?;
-    for entry in listing.entries.iter().filter(|entry| entry.name.as_bytes() != RESTORING.as_bytes()) {
-        let path = TreePath::root().join(&entry.name);
-        match state.stat(&path)?.kind {
-            FileKind::Directory => state.remove_directory(&path)?,
-            _ => state.remove(&path)?,
-        }
-    }
-    Ok(state.remove(&TreePath::root().child(RESTORING))?)
-}
-
-/// What lies in the standby would become part of its mirror.
-fn apart(standby: &Path, target: &Path) -> Result<()> {
-    let Some(mirror) = Root::open(standby)?.ancestry()?.first().copied() else { return Ok(()) };
-    match Root::open_above(target)?.ancestry()?.contains(&mirror) {
-        true => Err(RestoreError::Failed(format!(
-            "{} lies in the standby: choose a directory elsewhere, or --in-place",
-            crate::path::escape(std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str()))
-        ))),
-        false => Ok(()),
-    }
-}
-
-/// Opens the target, made where its last name is missing. It is empty, or holds the beginning of this same restore.
-fn open_target(view: &View, target: &Path, what: &str, wanted: Wanted<'_>) -> Result<(Arc<Root>, Root)> {
-    let root = Arc::new(Root::open_or_make(target)?);
-    let (listing, _) = root.list(&TreePath::root(), 16)?;
-    let show = root.show(&TreePath::root());
-    let is_own = |name: &[u8]| name == OWN.as_bytes();
-    if listing.entries.iter().any(|entry| is_own(entry.name.as_bytes())) {
-        let state = root.open_own(OWN)?;
-        let (kept, _) = state.list(&TreePath::root(), 16)?;
-        // All but this directory was removed at the end of a restore; of this one, if what it put there is there.
-        if kept.entries.is_empty() && is_whole(view, wanted, &root)? {
-            note(&state, what)?;
-            return Ok((root, state));
-        }
-        let mut before = String::new();
-        match state.open_file(&TreePath::root().child(RESTORING)) {
-            Ok(file) => drop(file.take(4096).read_to_string(&mut before)),
-            Err(error) if error.is_not_found() && listing.entries.len() == 1 => {}
-            Err(error) if error.is_not_found() => {
-                let reason = "has a .mailtwin, as a standby has, and other things: choose an empty directory";
-                return Err(RestoreError::Failed(format!("{show} {reason}")));
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if before != what && listing.entries.len() > 1 {
-            return Err(RestoreError::Failed(format!(
-                "{show} holds the beginning of another restore: give the same command again, or choose an empty directory"
-            )));
-        }
-        note(&state, what)?;
-        return Ok((root, state));
-    }
-    if !listing.entries.is_empty() {
-        return Err(RestoreError::Failed(format!("{show} is not empty: choose an empty directory")));
-    }
-    let state = root.make_own(OWN)?;
-    note(&state, what)?;
-    Ok((root, state))
-}
-
-/// Whether every file that is wanted is in place.
-fn is_whole(view: &View, wanted: Wanted<'_>, root: &Root) -> Result<bool> {
-    for record in view.beneath(&TreePath::root()) {
-        let record = record?;
-        if let Some((_, What::File { size, check, .. })) = &record.state
-            && wanted(&record)
-            && !is_same(root, &record.path, *size, *check)?
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// The time that the root of the set had.
+fn mtime_of_root(view: &View) -> Option<Time> {
+    view.get(&TreePath::root()).ok().flatten().and_then(|(meta, _)| meta.mtime)
 }
 
 /// Whether a file has this content.
@@ -274,16 +208,6 @@ fn is_same(root: &Root, path: &TreePath, size: u64, check: [u8; 8]) -> Result<bo
     Ok(digest.is_some_and(|digest| digest.0[..8] == check))
 }
 
-fn note(state: &Root, what: &str) -> Result<()> {
-    let path = TreePath::root().child(RESTORING);
-    if state.stat_if_there(&path)?.is_some() {
-        state.remove(&path)?;
-    }
-    let mut writer = state.create(&path, 0o600)?;
-    writer.write(what.as_bytes())?;
-    Ok(writer.sync()?)
-}
-
 /// A restore that is under way.
 struct Restore<'a> {
     view: &'a View,
@@ -291,11 +215,7 @@ struct Restore<'a> {
     root: Arc<Root>,
     report: Report,
     next_number: u64,
-    /// The first file of each group of hard links.
-    groups: HashMap<u64, (TreePath, Mark)>,
     since_checkpoint: u64,
-    /// Directories that are there.
-    made: HashSet<TreePath>,
 }
 
 /// Changes that are put in place together.
@@ -307,27 +227,16 @@ struct Batch {
 
 impl<'a> Restore<'a> {
     fn new(view: &'a View, root: Arc<Root>, staging: Arc<Staging>) -> Self {
-        let report = Report::default();
-        Self {
-            view,
-            staging,
-            root,
-            report,
-            next_number: 0,
-            groups: HashMap::new(),
-            since_checkpoint: 0,
-            made: HashSet::new(),
-        }
+        Self { view, staging, root, report: Report::default(), next_number: 0, since_checkpoint: 0 }
     }
 
     fn run(&mut self, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<()> {
         let mut records = self.view.beneath(&TreePath::root());
-        // Directories above what is wanted, not made yet.
-        let mut above: Vec<(TreePath, Meta)> = Vec::new();
+        let mut walk = Walk::new(wanted);
         let mut ended = false;
         while !ended {
             let transaction = catalogue.begin()?;
-            {
+            let is_clean = {
                 let mut edit = Edit::new(&transaction)?;
                 let mut hand = Hand::new(self.root.clone(), self.staging.clone(), SetKind::Maildir);
                 let mut batch = Batch::default();
@@ -336,135 +245,76 @@ impl<'a> Restore<'a> {
                     match records.next() {
                         None => break true,
                         Some(Err(error)) => self.problem(String::new(), error.to_string()),
-                        Some(Ok(record)) => self.record(&record, wanted, &mut above, &mut batch, &mut edit)?,
+                        Some(Ok(record)) => self.steps(walk.steps(record), &mut walk, &mut batch, &mut edit)?,
                     }
                     if batch.changes.len() >= BATCH_CHANGES || batch.bytes >= BATCH_BYTES {
                         self.put(&mut batch, &mut hand, &mut edit)?;
                     }
                     if self.since_checkpoint >= CHECKPOINT {
-                        break false;
+                        self.since_checkpoint = 0;
+                        self.put(&mut batch, &mut hand, &mut edit)?;
+                        // What could not be done is not written down as done: after a kill it is tried again.
+                        if hand.problems.is_empty() {
+                            break false;
+                        }
                     }
                 };
                 if ended && !self.report.problems.is_empty() {
-                    self.complete_folders(&mut batch, &mut edit)?;
+                    self.steps(walk.complete_folders(), &mut walk, &mut batch, &mut edit)?;
                 }
                 self.put(&mut batch, &mut hand, &mut edit)?;
                 hand.put_lock_away().map_err(RestoreError::Sync)?;
+                let is_clean = hand.problems.is_empty() || !ended;
                 self.report.failures(&mut hand.problems);
                 if hand.owners_left && self.report.warnings.is_empty() {
-                    self.report.warnings.push("not root: files keep the owner that runs mailtwin".to_owned());
+                    self.report.warnings.push(NOT_ROOT.to_owned());
                 }
                 self.root.sync_file_system()?;
                 edit.finish()?;
-            }
-            transaction.commit()?;
-        }
-        Ok(())
-    }
-
-    fn record(
-        &mut self,
-        record: &Record,
-        wanted: Wanted<'_>,
-        above: &mut Vec<(TreePath, Meta)>,
-        batch: &mut Batch,
-        edit: &mut Edit<'_>,
-    ) -> Result<()> {
-        let Some((meta, what)) = &record.state else { return Ok(()) };
-        above.retain(|(directory, _)| record.path.is_within(directory));
-        let is_wanted = wanted(record);
-        if *what == What::Directory && !is_wanted {
-            above.push((record.path.clone(), meta.clone()));
-            return Ok(());
-        }
-        if !is_wanted {
-            return Ok(());
-        }
-        for (path, meta) in above.drain(..) {
-            self.make(path, meta, batch);
-        }
-        self.make_above(&record.path, batch, edit)?;
-        match what {
-            What::Directory => self.make(record.path.clone(), meta.clone(), batch),
-            What::Symlink(target) => {
-                let (path, meta, target) = (record.path.clone(), meta.clone(), target.clone());
-                batch.changes.push(Change::Symlink { path, meta, target });
-                self.report.created += 1;
-            }
-            What::File { size, group, check, .. } => self.file(record, meta, *size, *group, *check, batch, edit)?,
-        }
-        Ok(())
-    }
-
-    fn make(&mut self, path: TreePath, meta: Meta, batch: &mut Batch) {
-        self.made.insert(path.clone());
-        batch.changes.push(Change::MakeDirectory { path, meta });
-    }
-
-    /// Where the record of a directory is damaged, what is in it still finds its place.
-    fn make_above(&mut self, path: &TreePath, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
-        let parent = path.parent();
-        if path.is_root() || self.made.contains(&parent) {
-            return Ok(());
-        }
-        self.make_above(&parent, batch, edit)?;
-        if edit.directory(&parent)?.is_none() {
-            self.make(parent.clone(), Meta { mode: 0o700, ..Meta::default() }, batch);
-        }
-        self.made.insert(parent);
-        Ok(())
-    }
-
-    /// A mail server wants all three directories of a folder, though the records of some may be damaged.
-    fn complete_folders(&mut self, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
-        let folders = self.made.iter().filter(|path| folder::holds_messages(path.name())).map(TreePath::parent);
-        let parts: Vec<TreePath> = folders.flat_map(|folder| folder::PARTS.map(|part| folder.child(part))).collect();
-        for part in parts {
-            if !self.made.contains(&part) && edit.directory(&part)?.is_none() {
-                self.make(part, Meta { mode: 0o700, ..Meta::default() }, batch);
+                is_clean
+            };
+            match is_clean {
+                true => transaction.commit()?,
+                false => transaction.abort()?,
             }
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a file's record, taken apart once")]
-    fn file(
-        &mut self,
-        record: &Record,
-        meta: &Meta,
-        size: u64,
-        group: u64,
-        check: [u8; 8],
-        batch: &mut Batch,
-        edit: &mut Edit<'_>,
-    ) -> Result<()> {
-        let path = record.path.clone();
-        if let Some((existing, mark)) = self.groups.get(&group).filter(|_| group != 0) {
-            let (existing, mark) = (existing.clone(), *mark);
-            batch.changes.push(Change::Link { path, existing, group, mark });
+    fn steps(&mut self, steps: Vec<Step>, walk: &mut Walk<'_>, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
+        for step in steps {
+            match step {
+                Step::Bring(wish) => self.bring(&wish, walk, batch, edit)?,
+                Step::Do(change) => {
+                    self.report.created += u64::from(matches!(change, Change::Symlink { .. }));
+                    batch.changes.push(change);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bring(&mut self, wish: &Wish, walk: &mut Walk<'_>, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
+        if let Some(link) = walk.link(wish) {
+            batch.changes.push(link);
             self.report.created += 1;
             return Ok(());
         }
-        let mark = Mark { size, mtime: meta.mtime.unwrap_or_default() };
+        let (path, size) = (wish.record.path.clone(), wish.size);
         // An earlier run of this restore put it there, and made it durable.
-        let is_there = edit.known(&path)?.is_some_and(|known| {
-            known.entry.mark() == mark && known.entry.file().is_some_and(|file| file.digest.0[..8] == check)
-        });
-        if is_there {
+        if edit.known(&path)?.is_some_and(|known| wish.is(known.entry.mark(), known.entry.file())) {
             self.report.skipped += 1;
         } else {
-            let Some((number, digest)) = self.staged(record, check)? else { return Ok(()) };
-            let file = File { size, digest, group };
+            let Some((number, digest)) = self.staged(&wish.record, wish.check)? else { return Ok(()) };
+            let file = File { size, digest, group: wish.group };
             let source = Source::Shipped(number);
-            batch.changes.push(Change::Put { path: path.clone(), meta: meta.clone(), file, source });
+            batch.changes.push(Change::Put { path, meta: wish.meta.clone(), file, source });
             batch.bytes += size;
             self.since_checkpoint += size;
             self.report.created += 1;
             self.report.bytes += size;
         }
-        if group != 0 {
-            self.groups.insert(group, (path, mark));
-        }
+        walk.is_there(wish);
         Ok(())
     }
 
@@ -479,7 +329,7 @@ impl<'a> Restore<'a> {
         match self.stage(record) {
             Ok(Some((number, digest))) if digest.0[..8] == check => Ok(Some((number, digest))),
             Ok(_) => {
-                self.problem(show, "the repository has another content in its place".to_owned());
+                self.problem(show, ANOTHER.to_owned());
                 Ok(None)
             }
             Err(RestoreError::Repository(RepositoryError::Content(error))) => {

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod error;
 pub mod export;
 pub mod find;
+pub mod link;
 pub mod points;
 pub mod restore;
 pub mod serve;
@@ -66,7 +67,7 @@ pub enum Command {
     Unpin(points::Pin),
     /// Say something of a restore point.
     Note(points::Note),
-    /// Be the far end of a session; started by `mailtwin sync` through ssh.
+    /// Be the far end of a session; started by `mailtwin sync` and `mailtwin restore` through ssh.
     Serve(serve::Arguments),
 }
 

@@ -2,15 +2,22 @@
 
 use super::error::{print, say, tell};
 use super::find::Filters;
+use super::link::{Far, Way};
 use super::standby::{Failure, Moment, Standby, bytes, run as running};
+use super::terminal::{Shown, Terminal};
 use crate::backup;
+use crate::config::{Link, Place, UsageError};
 use crate::disk::now;
 use crate::path::Name;
 use crate::repository::label::PointKind;
+use crate::repository::record::Record;
 use crate::repository::view::View;
 use crate::restore::in_place::{self, Flags, Mode, Order};
-use crate::restore::{self, Report, RestoreError};
+use crate::restore::{self, Report, RestoreError, Wanted, remote};
+use crate::sync::SyncError;
+use crate::wire::message::Refusal;
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +37,7 @@ pub struct Arguments {
     #[command(flatten)]
     pub filters: Filters,
 
-    /// Restore into this empty directory
+    /// Restore into this empty directory: a path, or [user@]host:path
     #[arg(long, value_name = "DIR", required_unless_present_any = ["in_place", "into"])]
     pub to: Option<OsString>,
 
@@ -56,9 +63,19 @@ pub struct Arguments {
     #[arg(short = 'n', long)]
     pub dry_run: bool,
 
+    /// How another host is reached
+    #[command(flatten)]
+    pub link: Way,
+
     /// Print one object on standard output at the end
     #[arg(long)]
     pub json: bool,
+}
+
+impl Arguments {
+    fn shows_progress(&self) -> bool {
+        self.link.shows_progress(std::io::stderr().is_terminal())
+    }
 }
 
 /// Restores, and gives the exit code.
@@ -66,16 +83,26 @@ pub fn run(arguments: &Arguments) -> u8 {
     running(|| {
         let at = arguments.moment.parse()?;
         let filter = arguments.filters.compile()?;
+        let to = arguments.to.as_deref().map(|to| place(to, &arguments.link)).transpose()?;
         let repository = arguments.standby.open()?;
         let view = View::open(&repository, &at)?;
-        let wanted = |record: &crate::repository::record::Record| filter.wants(record);
+        let wanted = |record: &Record| filter.wants(record);
         let failed = |error: RestoreError| Failure(error.to_string(), error.exit_code());
-        let report = match (&arguments.to, &arguments.in_place) {
+        let standby = Path::new(&arguments.standby.standby);
+        let report = match (&to, &arguments.in_place) {
             (Some(_), _) if arguments.dry_run => restore::plan(&view, &wanted)?,
-            (Some(to), _) => {
-                let what = format!("{} {:?}", view.position, arguments.filters);
-                let standby = Path::new(&arguments.standby.standby);
-                restore::to_directory(&view, &what, &wanted, standby, Path::new(to)).map_err(failed)?
+            (Some((Place::Here(to), _)), _) => {
+                restore::to_directory(&view, &what(arguments, &view), &wanted, standby, to).map_err(failed)?
+            }
+            (Some((Place::There { host, path }, link)), _) => {
+                let request = remote::Request {
+                    destination: path,
+                    what: &what(arguments, &view),
+                    standby,
+                    level: link.level,
+                    counts: arguments.shows_progress(),
+                };
+                there(arguments, &view, &wanted, &request, host, link).map_err(failed)?
             }
             (None, target) => {
                 let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);
@@ -170,6 +197,48 @@ fn keep_what_is_there(
     }
 }
 
+/// Where to, and how that is reached.
+fn place(typed: &OsStr, link: &Way) -> Result<(Place, Link), Failure> {
+    let failed = |error: UsageError| Failure(error.sentence, error.code);
+    let place = Place::parse(typed).map_err(failed)?;
+    let link = Link::new(&link.typed(), &place).map_err(failed)?;
+    Ok((place, link))
+}
+
+/// What tells one restore from another, for one that is gone on with: where two views are the same, so are these.
+fn what(arguments: &Arguments, view: &View) -> String {
+    let moment = arguments.moment.at.as_ref().map(|_| view.moment);
+    format!("{} {} {} {moment:?} {:?}", view.set, view.position, view.reached, arguments.filters)
+}
+
+/// The far end is a program on another host.
+fn there(
+    arguments: &Arguments,
+    view: &View,
+    wanted: Wanted<'_>,
+    request: &remote::Request<'_>,
+    host: &str,
+    link: &Link,
+) -> Result<Report, RestoreError> {
+    let progress = arguments.shows_progress();
+    let terminal = Terminal::new(Shown { progress, json: arguments.json, ..Shown::default() });
+    let mut far = Far::new(host, link);
+    let ran = remote::to_host(view, request, wanted, &terminal, || far.connect());
+    let ended = far.end();
+    terminal.finish();
+    ran.map_err(|error| match error {
+        RestoreError::Sync(error) => RestoreError::Sync(match ended.explain(error) {
+            SyncError::Refused(refusal) => {
+                let sentence = format!("{host}: {}", refusal.sentence);
+                SyncError::Refused(Refusal { sentence, ..refusal })
+            }
+            SyncError::Link(error) => SyncError::Failed(format!("{error}; the same command, given again, goes on")),
+            other => other,
+        }),
+        other => other,
+    })
+}
+
 /// The directory of a folder that a user would call by this name.
 fn folder(typed: &OsStr) -> Result<Name, Failure> {
     let name = super::find::folder(typed.as_bytes());
@@ -197,6 +266,10 @@ fn conclude(arguments: &Arguments, view: &View, report: &Report) -> u8 {
             "removed": report.removed,
             "failed": report.failed,
             "bytes": report.bytes,
+            "blocks_as_stored": report.travelled.blocks_as_stored,
+            "blocks_repacked": report.travelled.blocks_repacked,
+            "bytes_sent": report.travelled.bytes_sent,
+            "bytes_received": report.travelled.bytes_received,
             "problems": report.problems,
         });
         print(&object.to_string());

@@ -42,6 +42,15 @@ pub enum ContentError {
     },
 }
 
+/// A place means a content that its block does not have.
+pub const FEWER: &str = "the block has fewer contents";
+
+/// A piece is not the one that comes next.
+pub const ANOTHER: &str = "another content stands there";
+
+/// All pieces are there, and are not what was written.
+pub const MISMATCH: &str = "a content does not match its digest";
+
 /// A segment that contents are read from.
 struct Source {
     file: Result<File, String>,
@@ -79,12 +88,12 @@ impl Contents {
         let (mut block, mut next) = self.block(place.segment, place.offset)?;
         let mut index = place.piece as usize;
         let number = block.pieces.get(index).map(|piece| piece.number);
-        let number = number.ok_or_else(|| damaged(place.offset, "the block has fewer contents"))?;
+        let number = number.ok_or_else(|| damaged(place.offset, FEWER))?;
         let (mut hasher, mut length) = (blake3::Hasher::new(), 0);
         loop {
             let (piece, bytes) = block.contents().nth(index).ok_or_else(|| damaged(next, "a piece is missing"))?;
             if piece.number != number || piece.offset != length {
-                return Err(damaged(place.offset, "another content stands there").into());
+                return Err(damaged(place.offset, ANOTHER).into());
             }
             hasher.update(bytes);
             length += bytes.len() as u64;
@@ -92,7 +101,7 @@ impl Contents {
             if let Some(digest) = piece.last {
                 return match Digest::from(hasher.finalize()) == digest {
                     true => Ok(digest),
-                    false => Err(damaged(place.offset, "a content does not match its digest").into()),
+                    false => Err(damaged(place.offset, MISMATCH).into()),
                 };
             }
             index += 1;
@@ -130,16 +139,32 @@ impl Contents {
     /// The block that has the next piece of a content, the place behind it, and which piece it is.
     fn next_piece(&self, segment: u32, mut at: u64, number: u64) -> Result<(Rc<Block>, u64, usize), ContentError> {
         loop {
-            if !self.is_block(segment, at)? {
-                at = self.behind(segment, at)?;
-                continue;
-            }
-            let (block, next) = self.block(segment, at)?;
+            let (block, next) = self.block(segment, self.next_block(segment, at)?)?;
             if let Some(index) = block.pieces.iter().position(|piece| piece.number == number) {
                 return Ok((block, next, index));
             }
             at = next;
         }
+    }
+
+    /// Where the first block from a frame on begins.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn next_block(&self, segment: u32, mut at: u64) -> Result<u64, ContentError> {
+        while !self.is_block(segment, at)? {
+            at = self.behind(segment, at)?;
+        }
+        Ok(at)
+    }
+
+    /// A block as it is stored: its payload.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn stored(&self, segment: u32, at: u64) -> Result<Vec<u8>, ContentError> {
+        let read = read_block(self.file(segment)?, at);
+        read.map(|(payload, _)| payload).map_err(|error| self.damaged(segment, at, &error.to_string()))
     }
 
     fn header(&self, segment: u32, at: u64) -> Result<[u8; frame::HEADER], ContentError> {
@@ -187,7 +212,8 @@ impl Contents {
             .map_err(|reason| ContentError::Missing { segment: source.shown.clone(), reason: reason.clone() })
     }
 
-    fn damaged(&self, segment: u32, offset: u64, what: &str) -> ContentError {
+    /// What stands at this place of a segment is not what was written.
+    pub fn damaged(&self, segment: u32, offset: u64, what: &str) -> ContentError {
         let shown = self.sources.get(segment as usize).map_or_else(String::new, |source| source.shown.clone());
         ContentError::Damaged { segment: shown, offset, what: what.to_owned() }
     }

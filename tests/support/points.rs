@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -166,4 +167,49 @@ pub fn steps_taken(verb: &str, standby: &Path, arguments: &[&str]) -> u64 {
     finish(command(verb, standby, &arguments).env("MAILTWIN_FAULT_COUNT", &counted)).ended_with(0);
     let text = fs::read_to_string(&counted).expect("MAILTWIN_FAULT_COUNT wrote it");
     text.trim().parse().unwrap_or_else(|_| panic!("not a count of steps: {text:?}"))
+}
+
+/// Everything a mirror keeps, in one tree.
+pub fn make_everything(root: &Path) {
+    let odd = |name: &[u8]| root.join(std::ffi::OsStr::from_bytes(name));
+    for (index, name) in
+        [&b"latin1-\xe9"[..], b"new\nline", b"tab\t\x1b[31m", b" ", b"-rf", b"\xff\xfe"].iter().enumerate()
+    {
+        fs::write(odd(name), noise(index as u64, 100 + index)).expect("a file");
+    }
+    fs::write(root.join("x".repeat(255)), "long").expect("a file");
+    fs::write(root.join("empty"), "").expect("a file");
+    fs::write(root.join("large"), noise(9, 900_000)).expect("a file");
+    fs::write(root.join("sparse"), vec![0; 900_000]).expect("a file");
+    fs::create_dir_all(odd(b"d\xe9/empty/in it")).expect("directories");
+    fs::hard_link(root.join("large"), odd(b"d\xe9/linked")).expect("a link");
+    fs::hard_link(root.join("large"), root.join("a third name")).expect("a link");
+    std::os::unix::fs::symlink("nowhere\u{e9}", root.join("dangling")).expect("a link");
+    std::os::unix::fs::symlink("/etc/passwd", root.join("outside")).expect("a link");
+    for (name, mode) in [("empty", 0o640), ("sparse", 0o404), ("-rf", 0o777)] {
+        set_mode(&root.join(name), mode);
+    }
+    set_mode(&odd(b"d\xe9/empty"), 0o2750);
+    if am_root() {
+        std::os::unix::fs::chown(root.join("empty"), Some(1234), Some(4321)).expect("chown");
+        std::os::unix::fs::lchown(root.join("dangling"), Some(1234), Some(4321)).expect("lchown");
+        std::os::unix::fs::chown(odd(b"d\xe9"), Some(5), Some(6)).expect("chown");
+    }
+    for (name, value) in [("user.note", "text"), ("user.empty", "")] {
+        set_attribute(&root.join("large"), name, value);
+        set_attribute(&odd(b"d\xe9"), name, value);
+    }
+    settle_times(root);
+}
+
+/// Sets an extended attribute.
+pub fn set_attribute(path: &Path, name: &str, value: &str) {
+    let words = ["-n", name, "-v", value].map(std::ffi::OsStr::new);
+    tool("attr", "setfattr", &[&words[..], &[path.as_ref()]].concat());
+}
+
+/// All extended attributes of a tree, as `getfattr` prints them.
+pub fn attributes(root: &Path) -> String {
+    let words = ["-c", "cd \"$0\" && getfattr -R -h -d . | grep -v '^$'", root.to_str().expect("a path of ours")];
+    String::from_utf8_lossy(&tool("attr", "sh", &words.map(std::ffi::OsStr::new))).into_owned()
 }

@@ -66,6 +66,7 @@ impl Frozen {
             filters,
             boot: Digest::default(),
             ancestry: Vec::new(),
+            restore: None,
         };
         let slave = Slave::open(hello)?;
         let head = slave.catalogue.contain(|| slave.look())?;

@@ -202,7 +202,7 @@ impl Slave {
 }
 
 /// Nobody else writes to a mirror while this is held.
-pub(super) fn lock(mirror: &Root) -> Result<OwnedFd> {
+pub(in crate::sync) fn lock(mirror: &Root) -> Result<OwnedFd> {
     let show = mirror.show(&TreePath::root());
     let busy = || SyncError::Locked(format!("another run is writing to {show}: wait until it has ended"));
     mirror.lock_directory()?.ok_or_else(busy)
