@@ -16,6 +16,7 @@ pub mod layout;
 pub mod manifest;
 pub mod own;
 pub mod record;
+pub mod reserve;
 pub mod retention;
 pub mod verify;
 pub mod view;
