@@ -3,6 +3,7 @@
 //! Layer 8. `error` turns a failure into a sentence and an exit code, `terminal` shows progress.
 
 pub mod backup;
+pub mod deleted;
 pub mod diff;
 pub mod error;
 pub mod find;

@@ -1,9 +1,12 @@
 //! `mailtwin restore`: a set, or part of one, as it was.
 
+use super::deleted::Deleted;
 use super::error::{print, say, tell};
 use super::find::Filters;
 use super::standby::{Failure, Moment, Standby, bytes, run as running};
 use crate::path::Name;
+use crate::repository::gone::Gone;
+use crate::repository::record::Record;
 use crate::repository::view::View;
 use crate::restore::{self, Report, RestoreError};
 use std::ffi::{OsStr, OsString};
@@ -20,6 +23,10 @@ pub struct Arguments {
     /// When
     #[command(flatten)]
     pub moment: Moment,
+
+    /// What is gone
+    #[command(flatten)]
+    pub deleted: Deleted,
 
     /// What
     #[command(flatten)]
@@ -52,13 +59,18 @@ pub fn run(arguments: &Arguments) -> u8 {
         let at = arguments.moment.parse()?;
         let filter = arguments.filters.compile()?;
         let repository = arguments.standby.open()?;
-        let view = View::open(&repository, &at)?;
-        let wanted = |record: &crate::repository::record::Record| filter.wants(record);
+        let (view, graves) = match arguments.deleted.find(&repository)? {
+            Some(Gone { view, graves, .. }) => (view, Some(graves)),
+            None => (View::open(&repository, &at)?, None),
+        };
+        let is_meant = |record: &Record| graves.as_ref().is_none_or(|graves| graves.has(record));
+        let wanted = |record: &Record| is_meant(record) && filter.wants(record);
         let failed = |error: RestoreError| Failure(error.to_string(), error.exit_code());
         let report = match (&arguments.to, &arguments.in_place) {
             (Some(_), _) if arguments.dry_run => restore::plan(&view, &wanted)?,
             (Some(to), _) => {
-                let what = format!("{} {:?}", view.position, arguments.filters);
+                let which = graves.as_ref().map_or_else(String::new, |graves| format!(" {:?}", graves.identity()));
+                let what = format!("{} {:?}{which}", view.position, arguments.filters);
                 let standby = Path::new(&arguments.standby.standby);
                 restore::to_directory(&view, &what, &wanted, standby, Path::new(to)).map_err(failed)?
             }
