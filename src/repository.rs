@@ -21,5 +21,6 @@ pub mod own;
 pub mod record;
 pub mod reserve;
 pub mod retention;
+pub mod timeline;
 pub mod verify;
 pub mod view;

@@ -149,10 +149,10 @@ pub fn expire(arguments: &Expire) -> u8 {
         let _lock = expire::lock(&repository)?.ok_or_else(busy)?;
         let policy = Policy { keep_full: arguments.keep_full, keep_diff: arguments.keep_diff };
         let plan = expire::plan(&repository, policy, keep_log, now())?;
-        if !arguments.dry_run {
-            if let Some(warning) = expire::carry_out(&repository, &plan)? {
-                say(&warning);
-            }
+        if !arguments.dry_run
+            && let Some(warning) = expire::carry_out(&repository, &plan)?
+        {
+            say(&warning);
         }
         tell_plan(arguments, &plan);
         Ok(0)

@@ -44,6 +44,8 @@ pub struct Happened {
     pub moment: Time,
     /// The batch; `None` for what was found changed on the mirror itself.
     pub position: Option<Position>,
+    /// The segment of the log: mostly, what one run brought.
+    pub segment: u64,
 }
 
 /// Whether a message can be at this path.

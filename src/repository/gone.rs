@@ -173,7 +173,7 @@ impl Search {
 
     /// Takes what the log tells; `view` has followed it.
     fn take(&mut self, view: &View, happened: Happened) -> Result<()> {
-        let Happened { event, record, moment, position } = happened;
+        let Happened { event, record, moment, position, .. } = happened;
         let went = Went { moment, position, between: None };
         match event {
             Event::Delivered | Event::Copied(_) => self.come(view, &record),

@@ -27,6 +27,7 @@ pub struct Span {
 pub(super) struct Watch {
     since: Option<Time>,
     is_on: bool,
+    segment: u64,
     /// What stood at each touched path before the batch.
     before: BTreeMap<TreePath, State>,
     sources: Sources,
@@ -83,6 +84,7 @@ impl View {
         let reached = self.reached;
         let is_wanted = |number: &u64| *number > reached && span.through.is_none_or(|through| *number <= through);
         for number in history.segments()?.into_iter().filter(is_wanted) {
+            self.watch.iter_mut().for_each(|watch| watch.segment = number);
             let is_followed = self.replay(history, number, span.until)?;
             if let Some(watch) = &mut self.watch {
                 std::mem::take(&mut watch.happened).into_iter().for_each(&mut tell);
@@ -117,7 +119,7 @@ impl View {
                     watch.lost.insert(key(&meant.0.path), meant.clone());
                 }
             }
-            watch.happened.push(Happened { event, record, moment, position });
+            watch.happened.push(Happened { event, record, moment, position, segment: watch.segment });
         }
         self.watch = Some(watch);
         Ok(())
