@@ -134,6 +134,11 @@ impl Root {
         Self { path, fd: Arc::new(fd), open: Mutex::default() }
     }
 
+    /// The same directory once more, for whoever needs it as long as they live.
+    pub fn again(&self) -> Self {
+        Self { path: self.path.clone(), fd: self.fd.clone(), open: Mutex::default() }
+    }
+
     /// Where the root is, for showing and for opening it again.
     pub fn path(&self) -> &Path {
         &self.path

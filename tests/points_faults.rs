@@ -346,6 +346,41 @@ fn is_file(entry: &Entry) -> bool {
     matches!(entry.kind, Kind::File(..))
 }
 
+// ---- limits ----
+
+/// Each run leaves a segment, and a week of runs every five minutes leaves more than a process may open.
+#[test]
+fn points_can_lie_in_more_segments_than_files_may_be_open() {
+    const FILES: u32 = 90;
+    let pair = Pair::new();
+    let inbox = Folder::create(&pair.source);
+    inbox.deliver(0, &letter(0, 300));
+    pair.sync(&UNGUARDED);
+    backup(&pair, &[]);
+    for number in 1..=u64::from(FILES) + 20 {
+        inbox.deliver(number, &letter(number, 300));
+        pair.sync(&UNGUARDED);
+    }
+    assert!(names_in(&log_of(&pair.mirror)).len() > FILES as usize, "the test means to see many segments");
+    let remembered = remember(&pair);
+    let limited = |verb: &str, words: &[&str]| {
+        let mut command = std::process::Command::new("prlimit");
+        command.arg(format!("--nofile={FILES}:{FILES}")).args([BINARY, verb]).arg(&pair.mirror).args(words);
+        decent(finish(&mut command)).ended_with(0)
+    };
+    let mut made = Vec::new();
+    for kind in ["--diff", "--full"] {
+        let report = limited("backup", &[kind, "--json"]).report();
+        made.push(report.0["label"].as_str().expect("a label").to_owned());
+    }
+    limited("verify", &["--all"]);
+    for options in [["--point", &made[0]], ["--point", &made[1]], ["--at", &remembered.moment]] {
+        let place = fresh_place(pair.home());
+        limited("restore", &[&options[..], &["--to", place.to_str().expect("ours")]].concat());
+        assert_same("restored", &remembered.tree, &restored_tree(&place, true));
+    }
+}
+
 // ---- damage ----
 
 /// How a file is spoiled.

@@ -55,10 +55,13 @@ pub fn run(arguments: &Arguments) -> u8 {
             note: arguments.note.clone().unwrap_or_default(),
             now: now(),
         };
-        let report =
-            backup::run(&request).map_err(|error: BackupError| Failure(error.to_string(), error.exit_code()))?;
-        Ok(conclude(arguments, &report))
+        Ok(conclude(arguments, &backup::run(&request).map_err(failure)?))
     })
+}
+
+fn failure(error: BackupError) -> Failure {
+    let hint = if error.is_full() { ": the disk is full; mailtwin expire can run all the same" } else { "" };
+    Failure(format!("{error}{hint}"), error.exit_code())
 }
 
 fn conclude(arguments: &Arguments, report: &Report) -> u8 {
@@ -79,9 +82,7 @@ fn conclude(arguments: &Arguments, report: &Report) -> u8 {
         let what = format!("{} messages, {}", header.messages, bytes(header.bytes));
         print(&format!("{}: {}, {what}, position {}", report.label, report.label.kind(), header.position));
     }
-    for problem in &report.problems {
-        say(problem);
-    }
+    report.problems.iter().chain(&report.warnings).for_each(|sentence| say(sentence));
     match report.problems.is_empty() {
         true => 0,
         false => tell("the point was made without what is named above", 23),

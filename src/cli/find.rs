@@ -1,10 +1,12 @@
 //! `mailtwin find`, `ls` and `cat`: what there was, without restoring it.
 
+use super::deleted::{self, Deleted};
 use super::error::{print, say, tell};
 use super::standby::{Failure, Moment, Standby, run as running, shown, time_of};
 use crate::maildir::entry::Time;
 use crate::moment;
 use crate::path::{TreePath, escape};
+use crate::repository::gone::{Gone, Graves};
 use crate::repository::layout::RepositoryError;
 use crate::repository::record::{Record, What};
 use crate::repository::view::View;
@@ -171,6 +173,10 @@ pub struct Find {
     #[command(flatten)]
     pub moment: Moment,
 
+    /// What is gone
+    #[command(flatten)]
+    pub deleted: Deleted,
+
     /// What
     #[command(flatten)]
     pub filters: Filters,
@@ -227,9 +233,14 @@ pub fn find(arguments: &Find) -> u8 {
         filters.recipient = filters.recipient.or_else(|| arguments.to.clone());
         let filter = filters.compile()?;
         let repository = arguments.standby.open()?;
+        let root = TreePath::root();
+        if let Some(Gone { view, graves, .. }) = arguments.deleted.find(&repository)? {
+            let is_meant = |record: &Record| graves.went(&record.path).is_some() && filter.wants(record);
+            return list(&view, &root, arguments.json, is_meant, Some(&graves));
+        }
         let view = View::open(&repository, &arguments.moment.parse()?)?;
         let is_message = |record: &Record| matches!(&record.state, Some((_, What::File { envelope: Some(_), .. })));
-        list(&view, &TreePath::root(), arguments.json, |record| is_message(record) && filter.wants(record))
+        list(&view, &root, arguments.json, |record| is_message(record) && filter.wants(record), None)
     })
 }
 
@@ -247,20 +258,37 @@ pub fn ls(arguments: &Ls) -> u8 {
             None => return Err(Failure(format!("{shown} was not there at that moment"), 1)),
             Some((_, what)) => what == What::Directory,
         };
-        list(&view, &path, arguments.json, |record| match is_directory {
+        let is_meant = |record: &Record| match is_directory {
             true => record.path != path && record.path.parent() == path,
             false => record.path == path,
-        })
+        };
+        list(&view, &path, arguments.json, is_meant, None)
     })
 }
 
-fn list(view: &View, beneath: &TreePath, as_json: bool, wanted: impl Fn(&Record) -> bool) -> Result<u8, Failure> {
+/// Lists what is wanted of a view; with `graves`, when each went.
+fn list(
+    view: &View,
+    beneath: &TreePath,
+    as_json: bool,
+    wanted: impl Fn(&Record) -> bool,
+    graves: Option<&Graves>,
+) -> Result<u8, Failure> {
     let mut objects = Vec::new();
     let mut damaged = false;
     for record in view.beneath(beneath) {
         match record {
-            Ok(record) if wanted(&record) && as_json => objects.push(json(&record)),
-            Ok(record) if wanted(&record) => print(&line(&record)),
+            Ok(record) if wanted(&record) => {
+                let went = graves.and_then(|graves| graves.went(&record.path));
+                if as_json {
+                    let mut object = json(&record);
+                    went.iter().for_each(|went| deleted::add(&mut object, went));
+                    objects.push(object);
+                } else {
+                    let when = went.map_or_else(String::new, |went| format!("{}  ", deleted::line(went)));
+                    print(&format!("{when}{}", line(&record)));
+                }
+            }
             Ok(_) => {}
             Err(error) => {
                 say(&error.to_string());

@@ -3,6 +3,7 @@
 //! Layer 8. `error` turns a failure into a sentence and an exit code, `terminal` shows progress.
 
 pub mod backup;
+pub mod deleted;
 pub mod diff;
 pub mod error;
 pub mod export;
@@ -14,6 +15,7 @@ pub mod serve;
 pub mod standby;
 pub mod sync;
 pub mod terminal;
+pub mod timeline;
 pub mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -51,8 +53,8 @@ pub enum Command {
     Cat(find::Cat),
     /// Tell what changed between two moments, by mailbox and folder.
     Diff(diff::Diff),
-    /// Tell where a message was, point by point.
-    Timeline(diff::Timeline),
+    /// Tell the life of a message: where it was, and what happened to it.
+    Timeline(timeline::Arguments),
     /// Bring back a set, a mailbox, a folder or a message as it was.
     Restore(Box<restore::Arguments>),
     /// Write what there was for other programs: as tar, as mbox, as a plain Maildir.
@@ -119,7 +121,7 @@ pub fn main() -> u8 {
         (Command::Verify(arguments), _) => verify::verify(&arguments),
         (Command::Expire(arguments), _) => verify::expire(&arguments),
         (Command::Diff(arguments), _) => diff::diff(&arguments),
-        (Command::Timeline(arguments), _) => diff::timeline(&arguments),
+        (Command::Timeline(arguments), _) => timeline::run(&arguments),
         (Command::Pin(arguments), _) => points::pin(&arguments, true),
         (Command::Unpin(arguments), _) => points::pin(&arguments, false),
         (Command::Note(arguments), _) => points::note(&arguments),

@@ -128,6 +128,10 @@ fn say_of(standby: &Standby, label: &str, change: impl FnOnce(&mut crate::reposi
 /// # Errors
 /// Where another command holds it.
 pub fn locked(repository: &Repository) -> Result<crate::disk::Writer, Failure> {
-    let busy = "another command is changing the restore points: wait until it has ended";
-    repository.lock()?.ok_or_else(|| Failure(busy.to_owned(), 10))
+    repository.lock()?.ok_or_else(busy)
+}
+
+/// Another command holds the lock.
+pub fn busy() -> Failure {
+    Failure("another command is changing the restore points: wait until it has ended".to_owned(), 10)
 }

@@ -1,5 +1,6 @@
 //! `mailtwin restore`: a set, or part of one, as it was.
 
+use super::deleted::Deleted;
 use super::error::{print, say, tell};
 use super::find::Filters;
 use super::link::{Far, Way};
@@ -9,6 +10,7 @@ use crate::backup;
 use crate::config::{Link, Place, UsageError};
 use crate::disk::now;
 use crate::path::Name;
+use crate::repository::gone::{Gone, Graves};
 use crate::repository::label::PointKind;
 use crate::repository::record::Record;
 use crate::repository::view::View;
@@ -32,6 +34,10 @@ pub struct Arguments {
     /// When
     #[command(flatten)]
     pub moment: Moment,
+
+    /// What is gone
+    #[command(flatten)]
+    pub deleted: Deleted,
 
     /// What
     #[command(flatten)]
@@ -85,19 +91,24 @@ pub fn run(arguments: &Arguments) -> u8 {
         let filter = arguments.filters.compile()?;
         let to = arguments.to.as_deref().map(|to| place(to, &arguments.link)).transpose()?;
         let repository = arguments.standby.open()?;
-        let view = View::open(&repository, &at)?;
-        let wanted = |record: &Record| filter.wants(record);
+        let (view, graves) = match arguments.deleted.find(&repository)? {
+            Some(Gone { view, graves, .. }) => (view, Some(graves)),
+            None => (View::open(&repository, &at)?, None),
+        };
+        let is_meant = |record: &Record| graves.as_ref().is_none_or(|graves| graves.has(record));
+        let wanted = |record: &Record| is_meant(record) && filter.wants(record);
+        let which = what(arguments, &view, graves.as_ref());
         let failed = |error: RestoreError| Failure(error.to_string(), error.exit_code());
         let standby = Path::new(&arguments.standby.standby);
         let report = match (&to, &arguments.in_place) {
             (Some(_), _) if arguments.dry_run => restore::plan(&view, &wanted)?,
             (Some((Place::Here(to), _)), _) => {
-                restore::to_directory(&view, &what(arguments, &view), &wanted, standby, to).map_err(failed)?
+                restore::to_directory(&view, &which, &wanted, standby, to).map_err(failed)?
             }
             (Some((Place::There { host, path }, link)), _) => {
                 let request = remote::Request {
                     destination: path,
-                    what: &what(arguments, &view),
+                    what: &which,
                     standby,
                     level: link.level,
                     counts: arguments.shows_progress(),
@@ -206,9 +217,10 @@ fn place(typed: &OsStr, link: &Way) -> Result<(Place, Link), Failure> {
 }
 
 /// What tells one restore from another, for one that is gone on with: where two views are the same, so are these.
-fn what(arguments: &Arguments, view: &View) -> String {
+fn what(arguments: &Arguments, view: &View, graves: Option<&Graves>) -> String {
     let moment = arguments.moment.at.as_ref().map(|_| view.moment);
-    format!("{} {} {} {moment:?} {:?}", view.set, view.position, view.reached, arguments.filters)
+    let which = graves.map_or_else(String::new, |graves| format!(" {:?}", graves.identity()));
+    format!("{} {} {} {moment:?} {:?}{which}", view.set, view.position, view.reached, arguments.filters)
 }
 
 /// The far end is a program on another host.

@@ -1,7 +1,7 @@
 //! `mailtwin verify`: reads restore points as a restore would. `mailtwin expire`: removes those that need not be kept.
 
 use super::error::{print, say, tell};
-use super::points::locked;
+use super::points::{busy, locked};
 use super::standby::{Failure, Standby, bytes, label_of, run as running};
 use crate::disk::now;
 use crate::moment;
@@ -146,12 +146,13 @@ pub fn expire(arguments: &Expire) -> u8 {
         let keep_log = arguments.keep_log.as_deref().map(moment::duration).transpose();
         let keep_log = keep_log.map_err(|error| Failure(error.to_string(), 2))?;
         let repository = arguments.standby.open()?;
-        let _lock = locked(&repository)?;
+        let _lock = expire::lock(&repository)?.ok_or_else(busy)?;
         let policy = Policy { keep_full: arguments.keep_full, keep_diff: arguments.keep_diff };
         let plan = expire::plan(&repository, policy, keep_log, now())?;
-        if !arguments.dry_run {
-            repository.clear()?;
-            expire::carry_out(&repository, &plan)?;
+        if !arguments.dry_run
+            && let Some(warning) = expire::carry_out(&repository, &plan)?
+        {
+            say(&warning);
         }
         tell_plan(arguments, &plan);
         Ok(0)

@@ -1,7 +1,7 @@
 //! Contents of a repository, by the places at which they begin.
 
 use super::record::Place;
-use crate::disk::Root;
+use crate::disk::{DiskError, Root};
 use crate::id::Digest;
 use crate::log::segment::read_block;
 use crate::path::TreePath;
@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 /// Blocks that stay decoded: neighbours in a folder are neighbours in a block, or in the one beside it.
 const CACHED: usize = 8;
@@ -51,9 +52,13 @@ pub const ANOTHER: &str = "another content stands there";
 /// All pieces are there, and are not what was written.
 pub const MISMATCH: &str = "a content does not match its digest";
 
+/// Segments that stay open: there are as many of them as runs since a full, and a process may open a thousand files.
+const OPEN: usize = 64;
+
 /// A segment that contents are read from.
 struct Source {
-    file: Result<File, String>,
+    root: Arc<Root>,
+    path: TreePath,
     shown: String,
 }
 
@@ -64,14 +69,19 @@ type Decoded = (Rc<Block>, u64);
 #[derive(Default)]
 pub struct Contents {
     sources: Vec<Source>,
+    /// The last that was used is the last.
+    open: Mutex<VecDeque<(u32, Arc<File>)>>,
     cache: RefCell<VecDeque<((u32, u64), Decoded)>>,
 }
 
 impl Contents {
     /// Adds a segment; gives its number. One that cannot be opened is named when something in it is asked for.
     pub fn add(&mut self, root: &Root, path: &TreePath) -> u32 {
-        let file = root.open_file(path).map_err(|error| error.source.to_string());
-        self.sources.push(Source { file, shown: root.show(path) });
+        let is_it = |source: &&Source| source.root.path() == root.path();
+        let known = self.sources.iter().rev().find(is_it).map(|source| source.root.clone());
+        let shown = root.show(path);
+        let root = known.unwrap_or_else(|| Arc::new(root.again()));
+        self.sources.push(Source { root, path: path.clone(), shown });
         (self.sources.len() - 1) as u32
     }
 
@@ -193,7 +203,8 @@ impl Contents {
         if let Some((_, decoded)) = cache.iter().find(|(place, _)| *place == (segment, at)) {
             return Ok(decoded.clone());
         }
-        let read = read_block(self.file(segment)?, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
+        let file = self.file(segment)?;
+        let read = read_block(&file, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
         let (payload, next) = read?;
         let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
         let decoded = (Rc::new(block), next);
@@ -204,12 +215,25 @@ impl Contents {
         Ok(decoded)
     }
 
-    fn file(&self, segment: u32) -> Result<&File, ContentError> {
+    fn file(&self, segment: u32) -> Result<Arc<File>, ContentError> {
+        let mut open = self.open.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some(at) = open.iter().position(|(number, _)| *number == segment)
+            && let Some(found) = open.remove(at)
+        {
+            open.push_back(found.clone());
+            return Ok(found.1);
+        }
         let source = self.sources.get(segment as usize).ok_or(ContentError::Nowhere)?;
-        source
-            .file
-            .as_ref()
-            .map_err(|reason| ContentError::Missing { segment: source.shown.clone(), reason: reason.clone() })
+        let missing = |error: DiskError| ContentError::Missing {
+            segment: source.shown.clone(),
+            reason: error.source.to_string(),
+        };
+        let file = Arc::new(source.root.open_file(&source.path).map_err(missing)?);
+        if open.len() == OPEN {
+            open.pop_front();
+        }
+        open.push_back((segment, file.clone()));
+        Ok(file)
     }
 
     /// What stands at this place of a segment is not what was written.

@@ -36,6 +36,18 @@ pub enum RepositoryError {
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
+impl RepositoryError {
+    /// Whether it is for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Disk(error) | Self::Manifest(ManifestError::Disk(error)) | Self::Log(SegmentError::Disk(error)) => {
+                error.is_full()
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What is said of a point after it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct About {
@@ -114,6 +126,12 @@ impl Repository {
     /// Where the disk refuses. `None` where another command holds the lock.
     pub fn lock(&self) -> Result<Option<Writer>> {
         Ok(self.state.lock("repository.lock")?)
+    }
+
+    /// Holds back the room by which [`super::expire`] can work on a full disk. Gives why not, for a person.
+    pub fn hold_back(&self) -> Option<String> {
+        let error = super::reserve::hold(&self.state).err()?;
+        Some(format!("no room is held back by which mailtwin expire could run on a full disk: {error}"))
     }
 
     /// Removes what killed commands left half made. The lock must be held.
@@ -238,13 +256,16 @@ impl Repository {
         Ok(Making { points: &self.points, directory, label: *label })
     }
 
-    /// Removes a point: first its name, so that no half of it is ever taken for one.
+    /// Removes a point: first its name, so that no half of it is ever taken for one. Where that failed in its middle it
+    /// can be called again.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn remove(&self, label: &PointLabel) -> Result<()> {
         let going = TreePath::root().child(&format!("{MAKING}{label}"));
-        self.points.rename_directory(&Self::directory(label), &going)?;
+        if self.points.stat_if_there(&going)?.is_none() {
+            self.points.rename_directory(&Self::directory(label), &going)?;
+        }
         self.points.sync_directory(&TreePath::root())?;
         Ok(self.points.remove_directory(&going)?)
     }

@@ -24,6 +24,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 use std::ops::Bound;
 
+mod watch;
+
+pub use watch::Span;
+
 type Result<T> = std::result::Result<T, RepositoryError>;
 
 /// Longest file that is put together out of a base and differences in memory.
@@ -91,6 +95,8 @@ pub struct View {
     pub reached: u64,
     /// What of the log could not be read.
     pub problems: Vec<String>,
+    /// Somebody wants to be told what happens to messages.
+    watch: Option<watch::Watch>,
 }
 
 impl View {
@@ -117,7 +123,10 @@ impl View {
     }
 
     /// The set as a point has it.
-    fn of_point(repository: &Repository, label: &PointLabel) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where it, or the full that it needs, cannot be read.
+    pub fn of_point(repository: &Repository, label: &PointLabel) -> Result<Self> {
         let manifest = repository.manifest(label)?;
         let header = manifest.header().clone();
         let mut view = Self {
@@ -135,6 +144,7 @@ impl View {
             reached: header.reached,
             origins: Vec::new(),
             problems: Vec::new(),
+            watch: None,
         };
         let own = match label.kind() {
             PointKind::Full => {
@@ -283,12 +293,13 @@ impl View {
 
     fn batch(&mut self, batch: &Batch, segment: u32) -> Result<()> {
         let shipped = self.shipped(batch, segment);
+        self.watch.iter_mut().for_each(|watch| watch.begin(batch.moment));
         for change in &batch.changes {
             self.change(change, &shipped)?;
         }
         self.position = batch.position.unwrap_or(self.position).max(self.position);
         self.moment = batch.moment.unwrap_or(self.moment);
-        Ok(())
+        self.watched(batch.position)
     }
 
     /// Finds the contents of a batch. Messages are looked into once, here.
@@ -331,10 +342,12 @@ impl View {
             }
             Change::Put { path, meta, file, source } => self.put(path, meta, file, source, shipped),
             Change::Link { path, existing, group, .. } => {
+                self.came_from(path, existing, false);
                 self.regroup(existing, *group)?;
                 self.copy(existing, path)
             }
             Change::Rename { from, to, .. } => {
+                self.came_from(to, from, false);
                 self.copy(from, to)?;
                 self.set(from, None, None)
             }
@@ -358,12 +371,17 @@ impl View {
             Change::RenameDirectory { from, to } => {
                 for path in self.paths_beneath(from)? {
                     let moved = if from.is_root() { path.clone() } else { path.moved(from, to) };
+                    self.came_from(&moved, &path, true);
                     self.copy(&path, &moved)?;
                     self.set(&path, None, None)?;
                 }
                 Ok(())
             }
         }
+    }
+
+    fn came_from(&mut self, path: &TreePath, from: &TreePath, with_directory: bool) {
+        self.watch.iter_mut().for_each(|watch| watch.source(path, from, with_directory));
     }
 
     fn put(&mut self, path: &TreePath, meta: &Meta, file: &File, source: &Source, shipped: &Shipped) -> Result<()> {
@@ -427,6 +445,9 @@ impl View {
             Some(record) => record.state.clone(),
             None => was_in_base.clone(),
         };
+        if let Some(watch) = &mut self.watch {
+            watch.note(path, &before, state.is_none(), self.patched.get(&key));
+        }
         self.counts.change(before.as_ref(), false);
         self.counts.change(state.as_ref(), true);
         match patched {

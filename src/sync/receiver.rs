@@ -80,7 +80,10 @@ fn refuse(sender: &Sender, error: &SyncError, words: Words) {
 fn on_the_slave(error: &SyncError) -> String {
     match error {
         SyncError::Disk(disk) if disk.is_full() => {
-            format!("the slave's disk is full ({error}): free space there and run again; nothing acknowledged is lost")
+            let expire = "mailtwin expire, where there are restore points, can run on the full disk";
+            format!(
+                "the slave's disk is full ({error}): free space there and run again; {expire}; nothing acknowledged is lost"
+            )
         }
         SyncError::Locked(_) | SyncError::Guard(_) | SyncError::Refused(_) => error.to_string(),
         _ => format!("on the slave: {error}"),
