@@ -22,14 +22,16 @@ use crate::sync::apply::{Arrived, Hand};
 use crate::sync::staging::{self, Staging};
 use crate::sync::target::{NOT_ROOT, OWN, Target};
 use crate::wire::block::{Block, Piece};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+mod ahead;
 pub mod in_place;
 pub mod remote;
 mod walk;
 
+use ahead::{Readers, Writeback};
 use walk::{Step, Walk, Wish};
 
 /// Why a restore ended early.
@@ -221,8 +223,33 @@ struct Restore<'a> {
 /// Changes that are put in place together.
 #[derive(Default)]
 struct Batch {
-    changes: Vec<Change>,
+    changes: Vec<Planned>,
+    wanted: Vec<ahead::Wanted>,
     bytes: u64,
+}
+
+/// A change, or one that waits for its content.
+enum Planned {
+    Change(Change),
+    Put(Wish, u64),
+}
+
+/// Bytes of contents after which what was written begins to go to the disk.
+const WRITEBACK: u64 = 64 << 20;
+
+/// Batches whose contents are read while the one before them is put in place.
+const AHEAD: usize = 2;
+
+/// What is under way between two checkpoints.
+struct Stretch<'e, 't> {
+    edit: &'e mut Edit<'t>,
+    hand: Hand,
+    batch: Batch,
+    /// Batches whose contents are being read, oldest first.
+    coming: VecDeque<(Vec<Planned>, ahead::Answer)>,
+    writeback: Writeback,
+    /// Bytes put in place that are not on their way to the disk.
+    written: u64,
 }
 
 impl<'a> Restore<'a> {
@@ -231,6 +258,7 @@ impl<'a> Restore<'a> {
     }
 
     fn run(&mut self, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<()> {
+        let readers = Readers::new(&self.view.contents, &self.staging);
         let mut records = self.view.beneath(&TreePath::root());
         let mut walk = Walk::new(wanted);
         let mut ended = false;
@@ -238,31 +266,36 @@ impl<'a> Restore<'a> {
             let transaction = catalogue.begin()?;
             let is_clean = {
                 let mut edit = Edit::new(&transaction)?;
-                let mut hand = Hand::new(self.root.clone(), self.staging.clone(), SetKind::Maildir);
-                let mut batch = Batch::default();
+                let hand = Hand::new(self.root.clone(), self.staging.clone(), SetKind::Maildir);
+                let (batch, coming) = (Batch::default(), VecDeque::new());
+                let writeback = Writeback::new(&self.root);
+                let mut stretch = Stretch { edit: &mut edit, hand, batch, coming, writeback, written: 0 };
                 self.since_checkpoint = 0;
                 ended = loop {
                     match records.next() {
                         None => break true,
                         Some(Err(error)) => self.problem(String::new(), error.to_string()),
-                        Some(Ok(record)) => self.steps(walk.steps(record), &mut walk, &mut batch, &mut edit)?,
+                        Some(Ok(record)) => self.steps(walk.steps(record), &mut walk, &mut stretch)?,
                     }
-                    if batch.changes.len() >= BATCH_CHANGES || batch.bytes >= BATCH_BYTES {
-                        self.put(&mut batch, &mut hand, &mut edit)?;
+                    if stretch.batch.changes.len() >= BATCH_CHANGES || stretch.batch.bytes >= BATCH_BYTES {
+                        self.submit(&readers, &mut stretch, AHEAD)?;
                     }
                     if self.since_checkpoint >= CHECKPOINT {
                         self.since_checkpoint = 0;
-                        self.put(&mut batch, &mut hand, &mut edit)?;
+                        self.submit(&readers, &mut stretch, 0)?;
                         // What could not be done is not written down as done: after a kill it is tried again.
-                        if hand.problems.is_empty() {
+                        if stretch.hand.problems.is_empty() {
                             break false;
                         }
                     }
                 };
+                self.submit(&readers, &mut stretch, 0)?;
                 if ended && !self.report.problems.is_empty() {
-                    self.steps(walk.complete_folders(), &mut walk, &mut batch, &mut edit)?;
+                    self.steps(walk.complete_folders(), &mut walk, &mut stretch)?;
+                    self.submit(&readers, &mut stretch, 0)?;
                 }
-                self.put(&mut batch, &mut hand, &mut edit)?;
+                let Stretch { mut hand, writeback, .. } = stretch;
+                writeback.end()?;
                 hand.put_lock_away().map_err(RestoreError::Sync)?;
                 let is_clean = hand.problems.is_empty() || !ended;
                 self.report.failures(&mut hand.problems);
@@ -281,41 +314,115 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    fn steps(&mut self, steps: Vec<Step>, walk: &mut Walk<'_>, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
+    fn steps(&mut self, steps: Vec<Step>, walk: &mut Walk<'_>, stretch: &mut Stretch<'_, '_>) -> Result<()> {
         for step in steps {
             match step {
-                Step::Bring(wish) => self.bring(&wish, walk, batch, edit)?,
+                Step::Bring(wish) => self.bring(wish, walk, stretch)?,
                 Step::Do(change) => {
                     self.report.created += u64::from(matches!(change, Change::Symlink { .. }));
-                    batch.changes.push(change);
+                    stretch.batch.changes.push(Planned::Change(change));
                 }
             }
         }
         Ok(())
     }
 
-    fn bring(&mut self, wish: &Wish, walk: &mut Walk<'_>, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
-        if let Some(link) = walk.link(wish) {
-            batch.changes.push(link);
+    fn bring(&mut self, wish: Wish, walk: &mut Walk<'_>, stretch: &mut Stretch<'_, '_>) -> Result<()> {
+        if let Some(link) = walk.link(&wish) {
+            stretch.batch.changes.push(Planned::Change(link));
             self.report.created += 1;
             return Ok(());
         }
-        let (path, size) = (wish.record.path.clone(), wish.size);
         // An earlier run of this restore put it there, and made it durable.
-        if edit.known(&path)?.is_some_and(|known| wish.is(known.entry.mark(), known.entry.file())) {
+        let known = stretch.edit.known(&wish.record.path)?;
+        if known.is_some_and(|known| wish.is(known.entry.mark(), known.entry.file())) {
             self.report.skipped += 1;
-        } else {
-            let Some((number, digest)) = self.staged(&wish.record, wish.check)? else { return Ok(()) };
-            let file = File { size, digest, group: wish.group };
-            let source = Source::Shipped(number);
-            batch.changes.push(Change::Put { path, meta: wish.meta.clone(), file, source });
-            batch.bytes += size;
-            self.since_checkpoint += size;
-            self.report.created += 1;
-            self.report.bytes += size;
+            walk.is_there(&wish);
+            return Ok(());
         }
-        walk.is_there(wish);
+        stretch.batch.bytes += wish.size;
+        self.since_checkpoint += wish.size;
+        // Other names of a file become links of it when it is known that it comes.
+        match wish.place.filter(|_| wish.group == 0 && !self.view.is_patched(&wish.record.path)) {
+            Some(place) => {
+                self.next_number += 1;
+                stretch.batch.wanted.push((self.next_number, place));
+                stretch.batch.changes.push(Planned::Put(wish, self.next_number));
+            }
+            None => {
+                if let Some((number, digest)) = self.staged(&wish.record, wish.check)? {
+                    walk.is_there(&wish);
+                    stretch.batch.changes.push(Planned::Change(self.put(wish, number, digest)));
+                }
+            }
+        }
         Ok(())
+    }
+
+    fn put(&mut self, wish: Wish, number: u64, digest: Digest) -> Change {
+        self.report.created += 1;
+        self.report.bytes += wish.size;
+        let file = File { size: wish.size, digest, group: wish.group };
+        Change::Put { path: wish.record.path, meta: wish.meta, file, source: Source::Shipped(number) }
+    }
+
+    /// Has the contents of the batch read, and puts batches in place until no more than `ahead` are on their way.
+    fn submit(&mut self, readers: &Readers, stretch: &mut Stretch<'_, '_>, ahead: usize) -> Result<()> {
+        let Batch { changes, wanted, .. } = std::mem::take(&mut stretch.batch);
+        if !changes.is_empty() {
+            stretch.coming.push_back((changes, readers.ask(wanted)));
+        }
+        while stretch.coming.len() > ahead {
+            let Some((planned, answer)) = stretch.coming.pop_front() else { break };
+            let changes = self.settle(planned, answer)?;
+            for change in &changes {
+                stretch.edit.apply(change)?;
+            }
+            stretch.edit.flush()?;
+            stretch.hand.batch(&changes, &Arrived, stretch.edit)?;
+            stretch.written += changes.iter().map(brought).sum::<u64>();
+            if stretch.written >= WRITEBACK {
+                stretch.written = 0;
+                stretch.writeback.kick();
+            }
+        }
+        Ok(())
+    }
+
+    /// The changes of a batch, without those whose content is damaged, which is noted.
+    fn settle(&mut self, planned: Vec<Planned>, answer: ahead::Answer) -> Result<Vec<Change>> {
+        let mut outcomes = answer.wait()?;
+        let mut changes = Vec::with_capacity(planned.len());
+        for planned in planned {
+            match planned {
+                Planned::Change(change) => changes.push(change),
+                Planned::Put(wish, number) => {
+                    let staged = outcomes.remove(&number).unwrap_or(Err(Staged::Content(ContentError::Nowhere)));
+                    if let Some(digest) = self.right(&wish.record.path, staged, wish.check)? {
+                        changes.push(self.put(wish, number, digest));
+                    }
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The digest of a staged content; `None` where it is damaged, or another than was meant: that is noted, and the rest
+    /// goes on.
+    fn right(
+        &mut self,
+        path: &TreePath,
+        staged: std::result::Result<Digest, Staged>,
+        check: [u8; 8],
+    ) -> Result<Option<Digest>> {
+        let reason = match staged {
+            Ok(digest) if digest.0[..8] == check => return Ok(Some(digest)),
+            Ok(_) => ANOTHER.to_owned(),
+            Err(Staged::Content(error)) => error.to_string(),
+            Err(Staged::Failed(error)) => return Err(error.into()),
+        };
+        self.problem(self.root.show(path), reason);
+        Ok(None)
     }
 
     fn problem(&mut self, subject: String, reason: String) {
@@ -323,47 +430,28 @@ impl<'a> Restore<'a> {
         self.report.problems.push(Problem { subject, reason });
     }
 
-    /// Stages a content; gives its number and digest. One that is damaged is noted, and the rest goes on.
+    /// Stages a content here and now; gives its number and digest. One that is damaged is noted, and the rest goes on.
     fn staged(&mut self, record: &Record, check: [u8; 8]) -> Result<Option<(u64, Digest)>> {
-        let show = self.root.show(&record.path);
-        match self.stage(record) {
-            Ok(Some((number, digest))) if digest.0[..8] == check => Ok(Some((number, digest))),
-            Ok(_) => {
-                self.problem(show, ANOTHER.to_owned());
-                Ok(None)
-            }
-            Err(RestoreError::Repository(RepositoryError::Content(error))) => {
-                self.problem(show, error.to_string());
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Stages a content; gives its number and digest.
-    fn stage(&mut self, record: &Record) -> Result<Option<(u64, Digest)>> {
-        let Some((_, What::File { place, .. })) = &record.state else { return Ok(None) };
         self.next_number += 1;
         let number = self.next_number;
-        let missing = |error: ContentError| RestoreError::Repository(error.into());
+        let staged = self.stage(record, number);
+        Ok(self.right(&record.path, staged, check)?.map(|digest| (number, digest)))
+    }
+
+    fn stage(&self, record: &Record, number: u64) -> std::result::Result<Digest, Staged> {
         if self.view.is_patched(&record.path) {
-            let (bytes, digest) = self.view.patch(record).map_err(missing)?;
-            self.stage_whole(number, &bytes, digest)?;
-            return Ok(Some((number, digest)));
+            let (bytes, digest) = self.view.patch(record)?;
+            self.stage_whole(number, &bytes, digest).map_err(|error| match error {
+                RestoreError::Sync(error) => Staged::Failed(error),
+                other => Staged::Failed(SyncError::Failed(other.to_string())),
+            })?;
+            return Ok(digest);
         }
-        let place = place.ok_or(ContentError::Nowhere).map_err(missing)?;
-        let staging = self.staging.clone();
-        let read = self.view.contents.read(place, |piece, bytes| {
-            let piece = Piece { number, ..piece.clone() };
-            staging.take(&Block { pieces: vec![piece], data: bytes.to_vec() }).map_err(Staged::Failed)
-        });
-        match read {
-            Ok(digest) => Ok(Some((number, digest))),
-            Err(Staged::Content(error)) => {
-                self.staging.discard(number)?;
-                Err(missing(error))
+        match &record.state {
+            Some((_, What::File { place: Some(place), .. })) => {
+                ahead::stage(&self.view.contents, &self.staging, number, *place)
             }
-            Err(Staged::Failed(error)) => Err(error.into()),
+            _ => Err(Staged::Content(ContentError::Nowhere)),
         }
     }
 
@@ -372,20 +460,22 @@ impl<'a> Restore<'a> {
         let piece = Piece { number, offset: 0, length, last: Some(digest), sparse: false };
         Ok(self.staging.take(&Block { pieces: vec![piece], data: bytes.to_vec() })?)
     }
+}
 
-    fn put(&mut self, batch: &mut Batch, hand: &mut Hand, edit: &mut Edit<'_>) -> Result<()> {
-        let Batch { changes, .. } = std::mem::take(batch);
-        for change in &changes {
-            edit.apply(change)?;
-        }
-        edit.flush()?;
-        Ok(hand.batch(&changes, &Arrived, edit)?)
+/// Bytes that a change writes.
+fn brought(change: &Change) -> u64 {
+    match change {
+        Change::Put { file, .. } => file.size,
+        _ => 0,
     }
 }
 
 /// Why a content was not staged.
+#[derive(Debug)]
 enum Staged {
+    /// It cannot be had.
     Content(ContentError),
+    /// The disk refuses.
     Failed(SyncError),
 }
 

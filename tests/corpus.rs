@@ -318,7 +318,8 @@ fn restored(repository: &Path) -> String {
 }
 
 fn run(verb: &str, standby: &Path, options: &[&str]) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mailtwin")).arg(verb).arg(standby).args(options).output();
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_mailtwin")).arg(verb).arg(standby).args(options).output();
     let output = output.expect("mailtwin starts");
     assert!(output.status.success(), "{verb} {options:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

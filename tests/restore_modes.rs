@@ -252,3 +252,23 @@ fn a_fresh_full_needs_nothing_of_a_log_that_is_damaged() {
     assert_point(&pair.mirror, &label, &after.tree);
     run("verify", &pair.mirror, &["--point", &label]).ended_with(0);
 }
+
+#[test]
+fn a_full_leaves_segments_behind_of_which_little_is_alive() {
+    let pair = Pair::new();
+    let folder = Folder::create(&pair.source);
+    let messages: Vec<PathBuf> = (0..12).map(|number| folder.file(number, "S", &noise(number, 400_000))).collect();
+    pair.sync(&[]);
+    let first = backup(&pair, &["--full"]);
+    for message in &messages[1..] {
+        fs::remove_file(message).expect("removes");
+    }
+    let now = sync_and_remember(&pair);
+    let second = backup(&pair, &["--full"]);
+    assert_point(&pair.mirror, &second, &now.tree);
+    let bytes = |label: &str| listed_as(&pair.mirror, label)["bytes_on_disk"].as_u64().expect("bytes");
+    assert!(bytes(&first) > 4_000_000 && bytes(&second) < 1_000_000, "{} {}", bytes(&first), bytes(&second));
+    run("verify", &pair.mirror, &["--all"]).ended_with(0);
+    let third = backup(&pair, &["--diff"]);
+    assert_point(&pair.mirror, &third, &now.tree);
+}

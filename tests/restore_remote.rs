@@ -293,7 +293,8 @@ fn sentence(run: &Run) -> String {
 #[test]
 fn a_directory_that_is_not_empty_is_refused_in_the_words_of_a_local_restore() {
     let (scene, labels) = Scene::of_mail();
-    let make: [(&str, fn(&Path)); 4] = [
+    type Make = fn(&Path);
+    let make: [(&str, Make); 4] = [
         ("a file", |place| fs::write(place.join("x"), "mine").expect("a file")),
         ("a directory", |place| fs::create_dir(place.join("cur")).expect("a directory")),
         ("an empty state", |place| {

@@ -11,7 +11,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 /// Blocks that stay decoded: neighbours in a folder are neighbours in a block, or in the one beside it.
@@ -56,6 +55,7 @@ pub const MISMATCH: &str = "a content does not match its digest";
 const OPEN: usize = 64;
 
 /// A segment that contents are read from.
+#[derive(Clone)]
 struct Source {
     root: Arc<Root>,
     path: TreePath,
@@ -63,7 +63,7 @@ struct Source {
 }
 
 /// A decoded block, and where the frame behind it begins.
-type Decoded = (Rc<Block>, u64);
+type Decoded = (Arc<Block>, u64);
 
 /// The segments of a view, numbered from 0.
 #[derive(Default)]
@@ -72,9 +72,16 @@ pub struct Contents {
     /// The last that was used is the last.
     open: Mutex<VecDeque<(u32, Arc<File>)>>,
     cache: RefCell<VecDeque<((u32, u64), Decoded)>>,
+    /// It is one of several, and reads what lies together.
+    is_another: bool,
 }
 
 impl Contents {
+    /// The same segments, for another thread.
+    pub fn another(&self) -> Self {
+        Self { sources: self.sources.clone(), is_another: true, ..Self::default() }
+    }
+
     /// Adds a segment; gives its number. One that cannot be opened is named when something in it is asked for.
     pub fn add(&mut self, root: &Root, path: &TreePath) -> u32 {
         let is_it = |source: &&Source| source.root.path() == root.path();
@@ -147,7 +154,7 @@ impl Contents {
     }
 
     /// The block that has the next piece of a content, the place behind it, and which piece it is.
-    fn next_piece(&self, segment: u32, mut at: u64, number: u64) -> Result<(Rc<Block>, u64, usize), ContentError> {
+    fn next_piece(&self, segment: u32, mut at: u64, number: u64) -> Result<(Arc<Block>, u64, usize), ContentError> {
         loop {
             let (block, next) = self.block(segment, self.next_block(segment, at)?)?;
             if let Some(index) = block.pieces.iter().position(|piece| piece.number == number) {
@@ -173,8 +180,8 @@ impl Contents {
     /// # Errors
     /// [`ContentError`] names the segment.
     pub fn stored(&self, segment: u32, at: u64) -> Result<Vec<u8>, ContentError> {
-        let read = read_block(self.file(segment)?, at);
-        read.map(|(payload, _)| payload).map_err(|error| self.damaged(segment, at, &error.to_string()))
+        let file = self.file(segment)?;
+        read_block(&file, at).map(|(payload, _)| payload).map_err(|error| self.damaged(segment, at, &error.to_string()))
     }
 
     fn header(&self, segment: u32, at: u64) -> Result<[u8; frame::HEADER], ContentError> {
@@ -207,8 +214,8 @@ impl Contents {
         let read = read_block(&file, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
         let (payload, next) = read?;
         let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
-        let decoded = (Rc::new(block), next);
-        if cache.len() == CACHED {
+        let decoded = (Arc::new(block), next);
+        if cache.len() == if self.is_another { 2 } else { CACHED } {
             cache.pop_front();
         }
         cache.push_back(((segment, at), decoded.clone()));
@@ -229,7 +236,7 @@ impl Contents {
             reason: error.source.to_string(),
         };
         let file = Arc::new(source.root.open_file(&source.path).map_err(missing)?);
-        if open.len() == OPEN {
+        if open.len() == if self.is_another { 4 } else { OPEN } {
             open.pop_front();
         }
         open.push_back((segment, file.clone()));

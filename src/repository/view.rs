@@ -13,8 +13,8 @@ use super::record::{Place, Record, What};
 use crate::delta;
 use crate::disk::Root;
 use crate::id::{Digest, Epoch, Position, SetId};
-use crate::log::history::{End, History};
-use crate::log::segment::{Batch, Closed, Replay};
+use crate::log::history::History;
+use crate::log::segment::Batch;
 use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Meta, Time};
 use crate::path::TreePath;
@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 use std::ops::Bound;
 
+mod follow;
 mod watch;
 
 pub use watch::Span;
@@ -116,8 +117,8 @@ impl View {
         let mut view = Self::of_point(repository, &label)?;
         match at {
             At::Point(_) => {}
-            At::Newest => view.follow(repository, None)?,
-            At::Moment(time) => view.follow(repository, Some(*time))?,
+            At::Newest => view.follow(repository, None, None, |_| {})?,
+            At::Moment(time) => view.follow(repository, Some(*time), None, |_| {})?,
         }
         Ok(view)
     }
@@ -199,96 +200,6 @@ impl View {
             }
             _ => in_log(repository, segment.number),
         }
-    }
-
-    // ---- the log ----
-
-    /// Brings the view forward by the log, to its end or to the last batch that was not after `until`.
-    fn follow(&mut self, repository: &Repository, until: Option<Time>) -> Result<()> {
-        let Some(history) = &repository.history else { return Ok(()) };
-        let reached = self.reached;
-        // Before the listing: what is closed meanwhile is one more, and none is missing.
-        let end = history.end()?;
-        let known = self.segments.iter().find(|segment| segment.number == reached);
-        let mut before = Closed { number: reached, chain: known.map_or(Digest::default(), |segment| segment.chain) };
-        let mut is_linked = false;
-        for number in history.segments()?.into_iter().filter(|number| *number > reached) {
-            if !self.replay(history, number, until, &mut before, &mut is_linked)? {
-                return Ok(());
-            }
-            self.reached = number;
-        }
-        let show = |number| history.root().show(&History::path(number));
-        match end {
-            End::At(end) if end.number > before.number => self
-                .problems
-                .push(format!("{} is missing: the log ended with it, and what it held is missing", show(end.number))),
-            End::At(end) if end.number == before.number && is_linked && end.chain != before.chain => {
-                self.problems.push(format!("{} is not the segment with which the log ended", show(end.number)));
-            }
-            End::Damaged => {
-                let end = history.root().show(&TreePath::root().child("end"));
-                self.problems.push(format!("{end} is damaged: whether the log is whole cannot be told"));
-            }
-            // A crash may have come before the first one was written.
-            End::Unknown if is_linked && before.number > 1 => {
-                let end = history.root().show(&TreePath::root().child("end"));
-                self.problems.push(format!("{end} is missing: whether the log is whole cannot be told"));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// `false` where the moment was passed. `before` is the segment before this one, its chain zero where that is not
-    /// known.
-    fn replay(
-        &mut self,
-        history: &History,
-        number: u64,
-        until: Option<Time>,
-        before: &mut Closed,
-        is_linked: &mut bool,
-    ) -> Result<bool> {
-        let path = History::path(number);
-        let show = history.root().show(&path);
-        let Some(mut replay) = Replay::open_at(history.root(), &path, true)? else {
-            self.problems.push(format!("{show} cannot be read: what it held is missing"));
-            *before = Closed { number, chain: Digest::default() };
-            return Ok(true);
-        };
-        let segment = self.contents.add(history.root(), &path);
-        let has_gap = number != before.number + 1 && before.number > 0 || replay.header.after > self.position;
-        *is_linked = replay.link.is_some_and(|link| link.number > 0);
-        if has_gap {
-            self.problems.push(format!("the log has a gap before {show}"));
-        } else if replay.header.set != self.set {
-            self.problems.push(format!("{show} is of another set"));
-        } else if let Some(link) = replay.link.filter(|_| *is_linked) {
-            if link.number != number {
-                self.problems.push(format!("{show} is another segment of the log, number {}", link.number));
-            } else if before.chain != Digest::default() && link.before != before.chain {
-                self.problems.push(format!("the segment before {show} is not the one that the log had there"));
-            }
-        }
-        let mut passed = false;
-        while let Some(batch) = replay.next_batch()? {
-            let is_later = |until| batch.moment.is_some_and(|moment| moment > until);
-            if until.is_some_and(is_later) {
-                passed = true;
-                break;
-            }
-            self.batch(&batch, segment)?;
-            self.epoch = replay.header.epoch;
-        }
-        // A closed segment ends with its last batch.
-        if !passed && replay.whole < replay.length {
-            self.problems.push(format!("{show} is damaged: what stood behind is missing"));
-        }
-        *before = Closed { number, chain: replay.chain() };
-        self.segments.push(SegmentRef { number, length: replay.whole, chain: replay.chain() });
-        self.origins.push(None);
-        Ok(!passed)
     }
 
     fn batch(&mut self, batch: &Batch, segment: u32) -> Result<()> {

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 
 type Result<T> = std::result::Result<T, ManifestError>;
@@ -18,8 +19,18 @@ type Result<T> = std::result::Result<T, ManifestError>;
 /// Unpacked ranges that are kept for [`Manifest::get`]: who asks for single paths asks for several of one folder.
 const KEPT: usize = 4;
 
+/// Ranges that are read one after the other before threads read ahead: who asks for a folder does not want more.
+const PATIENCE: usize = 3;
+
+/// Threads that read ahead, and ranges that each of them has ready.
+const THREADS: usize = 2;
+const READY: usize = 2;
+
 /// A manifest that was opened. It is only read, and can be shared by threads.
-pub struct Manifest {
+#[derive(Clone)]
+pub struct Manifest(Arc<Opened>);
+
+struct Opened {
     input: Input,
     header: Header,
     ranges: Vec<Range>,
@@ -64,22 +75,22 @@ impl Manifest {
             return Err(input.damaged("header and trailer do not belong together"));
         }
         let ranges = input.ranges(&trailer).map_err(|fault| input.whole(fault))?;
-        Ok(Self { input, header, ranges, kept: Mutex::default() })
+        Ok(Self(Arc::new(Opened { input, header, ranges, kept: Mutex::default() })))
     }
 
     /// What the restore point is.
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.0.header
     }
 
     /// How many records there are.
     pub fn len(&self) -> u64 {
-        self.ranges.iter().map(|range| range.count).sum()
+        self.0.ranges.iter().map(|range| range.count).sum()
     }
 
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.0.ranges.is_empty()
     }
 
     /// The records from a key on, in order; all of them from an empty one. One range at a time is in memory.
@@ -109,11 +120,11 @@ impl Manifest {
 
     /// The range in which a key would be; `None` before the first.
     fn range_of(&self, key: &[u8]) -> Option<usize> {
-        self.ranges.partition_point(|range| *range.key <= *key).checked_sub(1)
+        self.0.ranges.partition_point(|range| *range.key <= *key).checked_sub(1)
     }
 
     fn kept(&self, number: usize) -> Result<Arc<Vec<Record>>> {
-        let mut kept = self.kept.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut kept = self.0.kept.lock().unwrap_or_else(|poison| poison.into_inner());
         if let Some((_, records)) = kept.iter().find(|(kept, _)| *kept == number) {
             return Ok(records.clone());
         }
@@ -125,11 +136,11 @@ impl Manifest {
 
     /// Reads and unpacks a range.
     fn range(&self, number: usize) -> Result<Vec<Record>> {
-        let Some(range) = self.ranges.get(number) else { return Ok(Vec::new()) };
-        self.unpack(range, self.ranges.get(number + 1)).map_err(|fault| match fault {
+        let Some(range) = self.0.ranges.get(number) else { return Ok(Vec::new()) };
+        self.unpack(range, self.0.ranges.get(number + 1)).map_err(|fault| match fault {
             Fault::Disk(error) => error.into(),
             Fault::Damaged(what) => ManifestError::Range {
-                file: self.input.path.clone(),
+                file: self.0.input.path.clone(),
                 first: range.first.clone(),
                 count: range.count,
                 what,
@@ -138,7 +149,7 @@ impl Manifest {
     }
 
     fn unpack(&self, range: &Range, next: Option<&Range>) -> std::result::Result<Vec<Record>, Fault> {
-        let frame = self.input.frame(RANGE, range.begin, range.end)?;
+        let frame = self.0.input.frame(RANGE, range.begin, range.end)?;
         let payload = frame.payload().map_err(|error| Fault::Damaged(error.to_string()))?;
         let records = range::decode(&payload).map_err(|error| Fault::Damaged(error.to_string()))?;
         let begins = records.first().is_some_and(|record| record.path == range.first);
@@ -152,10 +163,24 @@ impl Manifest {
         }
     }
 
+    /// Threads that unpack the ranges from this one on. They end when nobody listens any more.
+    fn read_ahead(&self, first: usize) -> Vec<Receiver<Result<Vec<Record>>>> {
+        let begin = |remainder: usize| {
+            let (ready, ahead) = sync_channel(READY);
+            let manifest = self.clone();
+            let numbers = (first..self.0.ranges.len()).filter(move |number| number % THREADS == remainder);
+            std::thread::spawn(move || {
+                numbers.map(|number| manifest.range(number)).try_for_each(|range| ready.send(range))
+            });
+            ahead
+        };
+        (0..THREADS).map(begin).collect()
+    }
+
     fn knows_the_segment(&self, record: &Record) -> bool {
         match &record.state {
             Some((_, What::File { place: Some(place), .. })) => {
-                u64::from(place.segment) < self.header.segments.len() as u64
+                u64::from(place.segment) < self.0.header.segments.len() as u64
             }
             _ => true,
         }
@@ -172,12 +197,16 @@ pub struct Records<'a> {
     /// Only this path and what is beneath it is wanted.
     beneath: Option<TreePath>,
     records: std::vec::IntoIter<Record>,
+    /// Ranges that were read.
+    count: usize,
+    /// Ranges that are being read, by the rest of their numbers divided by the number of threads.
+    ahead: Vec<Receiver<Result<Vec<Record>>>>,
 }
 
 impl<'a> Records<'a> {
     fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<TreePath>) -> Self {
         let next = manifest.range_of(&from).unwrap_or_default();
-        Self { manifest, next, from, beneath, records: Vec::new().into_iter() }
+        Self { manifest, next, from, beneath, records: Vec::new().into_iter(), count: 0, ahead: Vec::new() }
     }
 
     /// Whether a path, which is not before the first that is wanted, is wanted.
@@ -185,13 +214,23 @@ impl<'a> Records<'a> {
         self.beneath.as_ref().is_none_or(|directory| path.is_within(directory))
     }
 
+    /// Unpacks the next range, or takes it from a thread that did.
+    fn range(&mut self) -> Result<Vec<Record>> {
+        self.count += 1;
+        if self.count == PATIENCE && self.manifest.0.ranges.len() - self.next > THREADS {
+            self.ahead = self.manifest.read_ahead(self.next);
+        }
+        let ready = self.ahead.get(self.next % THREADS).and_then(|ahead| ahead.recv().ok());
+        ready.unwrap_or_else(|| self.manifest.range(self.next))
+    }
+
     /// Reads the next range; `None` where no range has more.
     fn read(&mut self) -> Option<Result<()>> {
-        let range = self.manifest.ranges.get(self.next)?;
+        let range = self.manifest.0.ranges.get(self.next)?;
         if *range.key > *self.from && !self.wants(&range.first) {
             return None;
         }
-        let records = self.manifest.range(self.next);
+        let records = self.range();
         self.next += 1;
         Some(records.map(|mut records| {
             let before = records.partition_point(|record| key(&record.path) < self.from);
@@ -211,7 +250,8 @@ impl Iterator for Records<'_> {
                     return Some(Ok(record));
                 }
                 // What follows is not wanted either.
-                self.next = self.manifest.ranges.len();
+                self.next = self.manifest.0.ranges.len();
+                self.ahead.clear();
                 self.records = Vec::new().into_iter();
             }
             if let Err(error) = self.read()? {

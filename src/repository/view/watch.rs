@@ -27,7 +27,7 @@ pub struct Span {
 pub(super) struct Watch {
     since: Option<Time>,
     is_on: bool,
-    segment: u64,
+    pub(super) segment: u64,
     /// What stood at each touched path before the batch.
     before: BTreeMap<TreePath, State>,
     sources: Sources,
@@ -78,23 +78,13 @@ impl View {
     /// # Errors
     /// Where the log cannot be read.
     pub fn watch(&mut self, repository: &Repository, span: Span, mut tell: impl FnMut(Happened)) -> Result<()> {
-        let Some(history) = &repository.history else { return Ok(()) };
         let lost = self.watch.take().map(|watch| watch.lost).unwrap_or_default();
         self.watch = Some(Watch { since: span.since, lost, ..Watch::default() });
-        let reached = self.reached;
-        let is_wanted = |number: &u64| *number > reached && span.through.is_none_or(|through| *number <= through);
-        for number in history.segments()?.into_iter().filter(is_wanted) {
-            self.watch.iter_mut().for_each(|watch| watch.segment = number);
-            let is_followed = self.replay(history, number, span.until)?;
-            if let Some(watch) = &mut self.watch {
+        self.follow(repository, span.until, span.through, |view| {
+            if let Some(watch) = &mut view.watch {
                 std::mem::take(&mut watch.happened).into_iter().for_each(&mut tell);
             }
-            if !is_followed {
-                break;
-            }
-            self.reached = number;
-        }
-        Ok(())
+        })
     }
 
     /// A batch has been replayed: tells of it.
