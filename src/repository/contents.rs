@@ -52,7 +52,7 @@ pub const ANOTHER: &str = "another content stands there";
 pub const MISMATCH: &str = "a content does not match its digest";
 
 /// Segments that stay open: there are as many of them as runs since a full, and a process may open a thousand files.
-const OPEN: usize = 64;
+const OPEN: usize = 40;
 
 /// A segment that contents are read from.
 #[derive(Clone)]
