@@ -40,6 +40,7 @@
 //!       |----> backup     repository::cut: a point, a manifest and hard links to segments
 //!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply
 //!       |----> export     a view, or part of one, for other programs: tar, mbox
+//!       |----> repository::event    what happened to messages while a view followed the log: gone, timeline
 //!       '----> cli        ls, find, cat: what there was, without restoring it
 //! ```
 //!

@@ -5,7 +5,7 @@ use super::error::{print, say, tell};
 use super::standby::{Failure, Moment, Standby, run as running, shown, time_of};
 use crate::maildir::entry::Time;
 use crate::moment;
-use crate::path::{TreePath, escape};
+use crate::path::{TreePath, escape, unescape};
 use crate::repository::gone::{Gone, Graves};
 use crate::repository::layout::RepositoryError;
 use crate::repository::record::{Record, What};
@@ -92,6 +92,7 @@ fn mailboxes(typed: &[u8]) -> Vec<Vec<u8>> {
     if let Some(at) = typed.iter().rposition(|&byte| byte == b'@') {
         names.push([&typed[at + 1..], b"/", &typed[..at]].concat());
     }
+    names.extend(unescape(typed).filter(|bytes| bytes != typed));
     names
 }
 
@@ -247,17 +248,19 @@ pub fn find(arguments: &Find) -> u8 {
 /// Lists a directory and gives the exit code.
 pub fn ls(arguments: &Ls) -> u8 {
     running(|| {
-        let path = arguments.path.as_ref().map_or(Ok(TreePath::root()), |typed| {
-            let typed = typed.as_bytes();
-            TreePath::new(typed.strip_suffix(b"/").unwrap_or(typed)).map_err(|error| Failure(error.to_string(), 2))
-        })?;
+        let typed = arguments.path.as_ref().map_or(&b""[..], |typed| typed.as_bytes());
+        let typed = typed.strip_suffix(b"/").unwrap_or(typed);
+        let paths = paths_of(typed);
+        if paths.is_empty() {
+            TreePath::new(typed).map_err(|error| Failure(error.to_string(), 2))?;
+        }
+        let shown = escape(paths.first().map_or(typed, TreePath::as_bytes));
         let repository = arguments.standby.open()?;
         let view = View::open(&repository, &arguments.moment.parse()?)?;
-        let (meta_and_what, shown) = (view.get(&path)?, escape(path.as_bytes()));
-        let is_directory = match meta_and_what {
-            None => return Err(Failure(format!("{shown} was not there at that moment"), 1)),
-            Some((_, what)) => what == What::Directory,
+        let Some(Record { path, state }) = first_there(&view, paths)? else {
+            return Err(Failure(format!("{shown} was not there at that moment"), 1));
         };
+        let is_directory = matches!(state, Some((_, What::Directory)));
         let is_meant = |record: &Record| match is_directory {
             true => record.path != path && record.path.parent() == path,
             false => record.path == path,
@@ -372,12 +375,27 @@ fn written(result: std::io::Result<()>) -> u8 {
     }
 }
 
+/// The paths that may be meant: what is printed so, and then what has these very bytes.
+fn paths_of(typed: &[u8]) -> Vec<TreePath> {
+    let as_printed = unescape(typed).filter(|bytes| bytes != typed);
+    let both = as_printed.into_iter().chain([typed.to_vec()]);
+    both.filter_map(|bytes| TreePath::new(&bytes).ok()).collect()
+}
+
+/// The first of these paths at which something was.
+fn first_there(view: &View, paths: Vec<TreePath>) -> Result<Option<Record>, Failure> {
+    for path in paths {
+        if let Some(state) = view.get(&path)? {
+            return Ok(Some(Record { path, state: Some(state) }));
+        }
+    }
+    Ok(None)
+}
+
 /// The file that a path or a Message-ID means.
 fn meant(view: &View, typed: &[u8]) -> Result<Record, Failure> {
-    if let Ok(path) = TreePath::new(typed)
-        && let Some(state) = view.get(&path)?
-    {
-        return Ok(Record { path, state: Some(state) });
+    if let Some(record) = first_there(view, paths_of(typed))? {
+        return Ok(record);
     }
     let id = String::from_utf8_lossy(typed);
     let id = id.trim_matches(['<', '>']);

@@ -1,7 +1,7 @@
 //! `mailtwin verify`: reads restore points as a restore would. `mailtwin expire`: removes those that need not be kept.
 
 use super::error::{print, say, tell};
-use super::points::{busy, locked};
+use super::points::busy;
 use super::standby::{Failure, Standby, bytes, label_of, run as running};
 use crate::disk::now;
 use crate::moment;
@@ -83,11 +83,7 @@ pub fn verify(arguments: &Verify) -> u8 {
             report.damage.iter().for_each(|what| say(&format!("{label}: {what}")));
             report.hit.iter().for_each(|path| say(&format!("{label}: {path} cannot be restored as it was")));
             if is_whole {
-                let _lock = locked(&repository)?;
-                let how =
-                    arguments.sample.as_ref().map_or_else(|| "all of it".to_owned(), |part| format!("part {part}"));
-                let about = repository.about(&label)?;
-                repository.set_about(&label, &About { verified: Some(now()), verified_how: how, ..about })?;
+                note(arguments, &repository, &label)?;
             }
         }
         if arguments.json {
@@ -98,6 +94,20 @@ pub fn verify(arguments: &Verify) -> u8 {
             false => 0,
         })
     })
+}
+
+/// Notes that a point was found whole. Who may not write here can verify all the same.
+fn note(arguments: &Verify, repository: &Repository, label: &PointLabel) -> Result<(), Failure> {
+    let _lock = match repository.lock() {
+        Err(error) if error.is_denied() => {
+            say(&format!("{label} is whole, and that cannot be noted: {error}"));
+            return Ok(());
+        }
+        locked => locked?.ok_or_else(busy)?,
+    };
+    let how = arguments.sample.as_ref().map_or_else(|| "all of it".to_owned(), |part| format!("part {part}"));
+    let about = repository.about(label)?;
+    Ok(repository.set_about(label, &About { verified: Some(now()), verified_how: how, ..about })?)
 }
 
 fn labels(arguments: &Verify, repository: &Repository) -> Result<Vec<PointLabel>, Failure> {
@@ -146,7 +156,10 @@ pub fn expire(arguments: &Expire) -> u8 {
         let keep_log = arguments.keep_log.as_deref().map(moment::duration).transpose();
         let keep_log = keep_log.map_err(|error| Failure(error.to_string(), 2))?;
         let repository = arguments.standby.open()?;
-        let _lock = expire::lock(&repository)?.ok_or_else(busy)?;
+        let _lock = match arguments.dry_run {
+            true => None,
+            false => Some(expire::lock(&repository)?.ok_or_else(busy)?),
+        };
         let policy = Policy { keep_full: arguments.keep_full, keep_diff: arguments.keep_diff };
         let plan = expire::plan(&repository, policy, keep_log, now())?;
         if !arguments.dry_run

@@ -76,7 +76,10 @@ impl Graves {
 /// Where nothing is known of `from`, or a point or the log cannot be read.
 pub fn between(repository: &Repository, from: Time, to: Time) -> Result<Gone> {
     let (points, mut problems) = kept::points(repository)?;
-    let start = points.iter().rposition(|point| point.moment <= from).ok_or_else(|| before_the_first(&points))?;
+    let start = points
+        .iter()
+        .rposition(|point| point.moment <= from)
+        .ok_or_else(|| kept::before_the_first(points.first().map(|point| point.label)))?;
     let log = Log::of(repository)?;
     let is_end = |point: &Known| log.has_all_behind(point.reached, None) || point.moment >= to;
     let end = points[start..].iter().position(is_end).map_or(points.len() - 1, |further| start + further);
@@ -104,13 +107,6 @@ pub fn between(repository: &Repository, from: Time, to: Time) -> Result<Gone> {
     let mut view = view.of_graves(records)?;
     view.problems.extend(problems);
     Ok(Gone { view, notes, graves })
-}
-
-fn before_the_first(points: &[Known]) -> RepositoryError {
-    RepositoryError::Failed(match points.first() {
-        Some(first) => format!("there is no restore point from before that moment; the oldest is {}", first.label),
-        None => "there is no restore point yet: mailtwin backup makes one".to_owned(),
-    })
 }
 
 /// A message by mailbox, base name and folder.

@@ -40,6 +40,14 @@ pub fn points(repository: &Repository) -> Result<(Vec<Known>, Vec<String>)> {
     Ok((known, wrong))
 }
 
+/// Why nothing is known of a moment before all points.
+pub fn before_the_first(oldest: Option<PointLabel>) -> RepositoryError {
+    RepositoryError::Failed(match oldest {
+        Some(oldest) => format!("there is no restore point from before that moment; the oldest is {oldest}"),
+        None => "there is no restore point yet: mailtwin backup makes one".to_owned(),
+    })
+}
+
 /// Which closed segments there are.
 pub struct Log {
     numbers: Vec<u64>,

@@ -6,6 +6,7 @@
 use super::contents::{ContentError, Contents};
 use super::cut::in_log;
 use super::envelope::Envelope;
+use super::kept::before_the_first;
 use super::label::{PointKind, PointLabel};
 use super::layout::{Repository, RepositoryError};
 use super::manifest::{Header, Manifest, Records, SegmentRef, key};
@@ -108,11 +109,11 @@ impl View {
     pub fn open(repository: &Repository, at: &At) -> Result<Self> {
         let label = match at {
             At::Point(label) => *label,
-            At::Newest => last(repository, |_| true)?.ok_or_else(|| {
-                RepositoryError::Failed("there is no restore point yet: mailtwin backup makes one".into())
-            })?,
-            At::Moment(time) => last(repository, |header| header.moment <= *time)?
-                .ok_or_else(|| RepositoryError::Failed("there is no restore point from before that moment".into()))?,
+            At::Newest => last(repository, |_| true)?.ok_or_else(|| before_the_first(None))?,
+            At::Moment(time) => match last(repository, |header| header.moment <= *time)? {
+                Some(label) => label,
+                None => return Err(before_the_first(repository.labels()?.first().copied())),
+            },
         };
         let mut view = Self::of_point(repository, &label)?;
         match at {
