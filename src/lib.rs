@@ -38,7 +38,8 @@
 //!  repository::view  a full, the differential over it, the log up to a moment
 //!       |
 //!       |----> backup     repository::cut: a point, a manifest and hard links to segments
-//!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply
+//!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply; on another
+//!       |                 host with restore::remote ==== wire::message over transport ====> sync::receiver
 //!       |----> export     a view, or part of one, for other programs: tar, mbox
 //!       |----> repository::event    what happened to messages while a view followed the log: gone, timeline
 //!       '----> cli        ls, find, cat: what there was, without restoring it

@@ -297,7 +297,7 @@ fn restored(repository: &Path) -> String {
     let standby = home.path().join("standby");
     std::fs::create_dir(&standby).expect("a standby");
     copy(repository, &standby.join(".mailtwin"));
-    run("verify", &standby, &["--all", "--no-mend"]);
+    run("verify", &standby, &["--all"]);
     let mut labels: Vec<String> = names_in(&standby.join(".mailtwin/points")).into_iter().collect();
     labels.sort();
     let options = labels.iter().map(|label| vec!["--point", label.as_str()]).chain([vec![]]);

@@ -290,11 +290,13 @@ fn sentence(run: &Run) -> String {
     own.strip_prefix(&format!("{HOST}: ")).unwrap_or(own).to_owned()
 }
 
+/// Makes a directory one that is not restored into.
+type Spoil = fn(&Path);
+
 #[test]
 fn a_directory_that_is_not_empty_is_refused_in_the_words_of_a_local_restore() {
     let (scene, labels) = Scene::of_mail();
-    type Make = fn(&Path);
-    let make: [(&str, Make); 4] = [
+    let make: [(&str, Spoil); 4] = [
         ("a file", |place| fs::write(place.join("x"), "mine").expect("a file")),
         ("a directory", |place| fs::create_dir(place.join("cur")).expect("a directory")),
         ("an empty state", |place| {
