@@ -51,7 +51,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
-//! | 6 | [`config`]: what was typed into what it means |
+//! | 6 | [`config`]: what was typed into what it means; [`drill`]: a restore for practice |
 //! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
@@ -87,6 +87,7 @@ pub mod cli;
 pub mod config;
 pub mod delta;
 pub mod disk;
+pub mod drill;
 pub mod id;
 pub mod log;
 pub mod maildir;

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 9] = [
     &["catalogue", "log"],
     &["sync", "repository"],
     &["backup", "restore"],
-    &["config"],
+    &["config", "drill"],
     &["cli"],
 ];
 

@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod diff;
+pub mod drill;
 pub mod error;
 pub mod find;
 pub mod points;
@@ -53,6 +54,8 @@ pub enum Command {
     Timeline(diff::Timeline),
     /// Bring back a set, a mailbox, a folder or a message as it was.
     Restore(Box<restore::Arguments>),
+    /// Restore some mailboxes for practice, compare, and tell how long it took.
+    Drill(drill::Arguments),
     /// Read restore points as a restore would, and compare.
     Verify(verify::Verify),
     /// Remove restore points and log that need not be kept.
@@ -111,6 +114,7 @@ pub fn main() -> u8 {
         (Command::Find(arguments), _) => find::find(&arguments),
         (Command::Cat(arguments), _) => find::cat(&arguments),
         (Command::Restore(arguments), _) => restore::run(&arguments),
+        (Command::Drill(arguments), _) => drill::run(&arguments),
         (Command::Verify(arguments), _) => verify::verify(&arguments),
         (Command::Expire(arguments), _) => verify::expire(&arguments),
         (Command::Diff(arguments), _) => diff::diff(&arguments),
