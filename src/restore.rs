@@ -11,9 +11,8 @@ use crate::id::Digest;
 use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Mark, Meta};
 use crate::maildir::folder::{self, SetKind};
-use crate::maildir::name;
 use crate::monitor::Problem;
-use crate::path::{Name, TreePath};
+use crate::path::TreePath;
 use crate::repository::contents::ContentError;
 use crate::repository::layout::RepositoryError;
 use crate::repository::record::{Record, What};
@@ -28,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod in_place;
+pub mod mirror;
 
 /// Why a restore ended early.
 #[derive(Debug, thiserror::Error)]
@@ -180,11 +180,8 @@ fn tidy_up(state: &Root) -> Result<()> {
     Ok(state.remove(&TreePath::root().child(RESTORING))?)
 }
 
-/// A directory must not lie in the standby: what is in it would become part of the mirror.
-///
-/// # Errors
-/// Where it does.
-pub fn apart(standby: &Path, target: &Path) -> Result<()> {
+/// What lies in the standby would become part of its mirror.
+fn apart(standby: &Path, target: &Path) -> Result<()> {
     let Some(mirror) = Root::open(standby)?.ancestry()?.first().copied() else { return Ok(()) };
     match Root::open_above(target)?.ancestry()?.contains(&mirror) {
         true => Err(RestoreError::Failed(format!(
@@ -247,18 +244,6 @@ fn is_whole(view: &View, wanted: Wanted<'_>, root: &Root) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// The messages that a folder has, by base name; of one that cannot be listed, none.
-pub fn messages_of(root: &Root, folder: &TreePath) -> HashMap<Vec<u8>, TreePath> {
-    let mut messages = HashMap::new();
-    for part in folder::PARTS.into_iter().filter(|part| folder::holds_messages(part.as_bytes())) {
-        let part = folder.child(part);
-        let Ok((listing, _)) = root.list(&part, 1024) else { continue };
-        let named = |name: &Name| (name::base(name.as_bytes()).to_vec(), part.join(name));
-        messages.extend(listing.entries.iter().map(|entry| named(&entry.name)));
-    }
-    messages
 }
 
 /// Whether a file has this content.
