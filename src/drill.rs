@@ -12,6 +12,7 @@ use crate::monitor::Problem;
 use crate::path::TreePath;
 use crate::repository::label::PointLabel;
 use crate::repository::layout::{About, Drilled, Repository, RepositoryError};
+use crate::repository::mailbox;
 use crate::repository::record::Record;
 use crate::repository::view::{At, View};
 use crate::restore::{self, RestoreError};
@@ -131,11 +132,11 @@ pub fn run(repository: &Repository, request: &Request) -> Result<Report> {
         Some(place) => std::path::absolute(place).unwrap_or_else(|_| place.clone()),
         None => default_place(repository, &request.standby)?,
     };
-    restore::apart(&request.standby, &place)?;
+    apart(&request.standby, &place)?;
     let view = View::open(repository, &request.at)?;
     let began = now();
     let mut report = Report { position: view.position, moment: view.moment, label: view.label, ..Report::default() };
-    choose(&view, request, &mut report)?;
+    choose(&view, request, &mut report);
     let scratch = Scratch::make(repository, &place, name)?;
     let drilled = rehearse(&view, request, &mirror, &scratch, &mut report);
     let removed = scratch.remove(repository);
@@ -154,7 +155,7 @@ fn default_place(repository: &Repository, standby: &Path) -> Result<PathBuf> {
     for beside in [state, standby] {
         let whole = std::fs::canonicalize(beside).map_err(|error| DrillError::Failed(error.to_string()))?;
         if let Some(above) = whole.parent()
-            && restore::apart(standby, above).is_ok()
+            && apart(standby, above).is_ok()
         {
             return Ok(above.to_owned());
         }
@@ -162,9 +163,21 @@ fn default_place(repository: &Repository, standby: &Path) -> Result<PathBuf> {
     Err(DrillError::Failed("there is no directory beside the standby: name one with --in".to_owned()))
 }
 
+/// What lies in the standby would become part of its mirror.
+fn apart(standby: &Path, place: &Path) -> Result<()> {
+    let Some(mirror) = Root::open(standby)?.ancestry()?.first().copied() else { return Ok(()) };
+    match Root::open_above(place)?.ancestry()?.contains(&mirror) {
+        true => Err(DrillError::Failed(format!(
+            "{} lies in the standby: choose a directory elsewhere",
+            crate::path::escape(place.as_os_str().as_bytes())
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Picks mailboxes, each as likely as the others.
-fn choose(view: &View, request: &Request, report: &mut Report) -> Result<()> {
-    let (all, mut unread) = mailboxes(view);
+fn choose(view: &View, request: &Request, report: &mut Report) {
+    let (all, unread) = mailbox::all(view);
     report.of = all.len();
     let mut ranked: Vec<(blake3::Hash, TreePath)> = all
         .into_iter()
@@ -178,31 +191,8 @@ fn choose(view: &View, request: &Request, report: &mut Report) -> Result<()> {
     ranked.truncate(request.mailboxes);
     report.mailboxes = ranked.into_iter().map(|(_, path)| path).collect();
     report.mailboxes.sort_by_key(crate::repository::manifest::key);
-    report.differing.append(&mut unread);
-    Ok(())
-}
-
-/// The mailboxes of a set: what holds folders. A set without any is taken as one.
-fn mailboxes(view: &View) -> (Vec<TreePath>, Vec<Problem>) {
-    let (mut all, mut unread): (Vec<TreePath>, _) = (Vec::new(), Vec::new());
-    for record in view.beneath(&TreePath::root()) {
-        match record {
-            Ok(Record { path, .. }) if path.name() == b"cur" => {
-                let folder = path.parent();
-                let mailbox = if folder.name().starts_with(b".") { folder.parent() } else { folder };
-                // In the order of paths what is above comes first: folders of layout fs belong to it.
-                if !all.iter().rev().take(1).any(|last| mailbox.is_within(last)) {
-                    all.push(mailbox);
-                }
-            }
-            Ok(_) => {}
-            Err(error) => unread.push(Problem { subject: String::new(), reason: error.to_string() }),
-        }
-    }
-    if all.is_empty() {
-        all.push(TreePath::root());
-    }
-    (all, unread)
+    let problem = |error: RepositoryError| Problem { subject: String::new(), reason: error.to_string() };
+    report.differing.extend(unread.into_iter().map(problem));
 }
 
 fn rehearse(view: &View, request: &Request, mirror: &Root, scratch: &Scratch, report: &mut Report) -> Result<()> {

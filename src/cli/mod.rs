@@ -56,7 +56,7 @@ pub enum Command {
     Restore(Box<restore::Arguments>),
     /// Restore some mailboxes for practice, compare, and tell how long it took.
     Drill(drill::Arguments),
-    /// Read restore points as a restore would, and compare.
+    /// Read restore points as a restore would, compare, and mend what is damaged.
     Verify(verify::Verify),
     /// Remove restore points and log that need not be kept.
     Expire(verify::Expire),

@@ -183,10 +183,21 @@ impl<'a> Comparison<'a> {
     fn elsewhere(&mut self, mirror: &Root, path: &TreePath) -> Option<TreePath> {
         let folder = path.parent().parent();
         if self.folder.as_ref().is_none_or(|(listed, _)| *listed != folder) {
-            self.folder = Some((folder.clone(), restore::messages_of(mirror, &folder)));
+            self.folder = Some((folder.clone(), messages_of(mirror, &folder)));
         }
         self.folder.as_ref()?.1.get(name::base(path.name())).cloned()
     }
+}
+
+/// The messages that a folder has, by base name; of one that cannot be listed, none.
+fn messages_of(root: &Root, folder: &TreePath) -> HashMap<Vec<u8>, TreePath> {
+    let mut messages = HashMap::new();
+    for part in [folder.child("new"), folder.child("cur")] {
+        let Ok((listing, _)) = root.list(&part, 1024) else { continue };
+        let entries = listing.entries.iter();
+        messages.extend(entries.map(|entry| (name::base(entry.name.as_bytes()).to_vec(), part.join(&entry.name))));
+    }
+    messages
 }
 
 fn differs(report: &mut Report, subject: String, reason: String) {
