@@ -54,7 +54,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
-//! | 6 | [`config`]: what was typed into what it means |
+//! | 6 | [`config`]: what was typed into what it means; [`drill`]: a restore for practice |
 //! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`export`]: the same for other programs |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
@@ -90,6 +90,7 @@ pub mod cli;
 pub mod config;
 pub mod delta;
 pub mod disk;
+pub mod drill;
 pub mod export;
 pub mod id;
 pub mod log;

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 mod ahead;
 pub mod in_place;
+pub mod mirror;
 pub mod remote;
 mod walk;
 

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 9] = [
     &["catalogue", "log"],
     &["sync", "repository"],
     &["backup", "restore", "export"],
-    &["config"],
+    &["config", "drill"],
     &["cli"],
 ];
 

@@ -5,6 +5,7 @@
 pub mod backup;
 pub mod deleted;
 pub mod diff;
+pub mod drill;
 pub mod error;
 pub mod export;
 pub mod find;
@@ -59,7 +60,9 @@ pub enum Command {
     Restore(Box<restore::Arguments>),
     /// Write what there was for other programs: as tar, as mbox, as a plain Maildir.
     Export(Box<export::Arguments>),
-    /// Read restore points as a restore would, and compare.
+    /// Restore some mailboxes for practice, compare, and tell how long it took.
+    Drill(drill::Arguments),
+    /// Read restore points as a restore would, compare, and mend what is damaged.
     Verify(verify::Verify),
     /// Remove restore points and log that need not be kept.
     Expire(verify::Expire),
@@ -118,6 +121,7 @@ pub fn main() -> u8 {
         (Command::Cat(arguments), _) => find::cat(&arguments),
         (Command::Restore(arguments), _) => restore::run(&arguments),
         (Command::Export(arguments), _) => export::run(&arguments),
+        (Command::Drill(arguments), _) => drill::run(&arguments),
         (Command::Verify(arguments), _) => verify::verify(&arguments),
         (Command::Expire(arguments), _) => verify::expire(&arguments),
         (Command::Diff(arguments), _) => diff::diff(&arguments),

@@ -173,6 +173,18 @@ impl Root {
         sys::fstatfs(&*self.fd).is_ok_and(|fs| LOCAL.contains(&fs.f_type))
     }
 
+    /// Bytes that may still be written to the file system.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn room(&self) -> Result<u64> {
+        let look = || -> io::Result<u64> {
+            let stat = sys::fstatvfs(&*self.fd)?;
+            Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        };
+        look().map_err(self.error("cannot look at", &TreePath::root()))
+    }
+
     /// Tells this directory from another that is, or was, in its place: made of inode number and time of birth.
     ///
     /// # Errors

@@ -68,6 +68,28 @@ pub struct About {
     /// How it was verified.
     #[serde(default)]
     pub verified_how: String,
+    /// The last drill: what of it was restored, and how that went.
+    #[serde(default)]
+    pub drilled: Option<Drilled>,
+}
+
+/// What is remembered of a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drilled {
+    /// When it began.
+    pub when: Time,
+    /// The moment that was restored: the point's, or a later one of the log behind it.
+    pub moment: Time,
+    /// Mailboxes that were restored.
+    pub mailboxes: u64,
+    /// Messages in them that came back and were right.
+    pub messages: u64,
+    /// Bytes in files that came back and were right.
+    pub bytes: u64,
+    /// How long the restore took, without the comparison.
+    pub milliseconds: u64,
+    /// Everything was as it should be.
+    pub is_whole: bool,
 }
 
 /// A restore point.

@@ -158,12 +158,15 @@ impl View {
                 let base = repository.manifest(&full).map_err(|error| {
                     RepositoryError::Failed(format!("{label} cannot be read without its full: {error}"))
                 })?;
-                view.add(repository, &full, &base.header().segments);
+                let segments = &base.header().segments;
+                view.add(repository, &full, segments);
+                let renumbering = Renumbering::of(&header.segments, segments);
                 for record in manifest.records(&[]) {
-                    let record = record?;
+                    let mut record = record?;
+                    renumbering.renumber(&mut record);
                     view.over.insert(key(&record.path), record);
                 }
-                let own = base.header().segments.len();
+                let own = renumbering.shared as usize;
                 view.base = Some(base);
                 own
             }
@@ -435,6 +438,33 @@ impl View {
         match Digest::of(&bytes) == patched.digest {
             true => Ok((bytes, patched.digest)),
             false => Err(ContentError::Nowhere),
+        }
+    }
+}
+
+/// From the numbers that segments have in a differential to those that they have in a view of it.
+///
+/// Mending a full adds segments behind those that a differential knows of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Renumbering {
+    /// How many segments, at the beginning of the list, are those of the full.
+    shared: u32,
+    added: u32,
+}
+
+impl Renumbering {
+    /// Of a differential with this list, and a full with that one.
+    pub fn of(differential: &[SegmentRef], full: &[SegmentRef]) -> Self {
+        let shared = differential.iter().zip(full).take_while(|(one, other)| one == other).count();
+        Self { shared: shared as u32, added: (full.len() - shared) as u32 }
+    }
+
+    /// Gives a record's place the number in the view.
+    pub fn renumber(self, record: &mut Record) {
+        if let Some((_, What::File { place: Some(place), .. })) = &mut record.state
+            && place.segment >= self.shared
+        {
+            place.segment += self.added;
         }
     }
 }
