@@ -13,6 +13,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mailbox::*;
+use mailtwin::backup;
+use mailtwin::repository::layout::Repository;
+use mailtwin::repository::view::{At, View};
+use mailtwin::restore::in_place::{self, Mode, Order};
 use points::*;
 use tree::*;
 
@@ -42,7 +46,7 @@ fn messages(root: &Path) -> BTreeMap<(PathBuf, Vec<u8>, String), usize> {
     found
 }
 
-fn in_place(pair: &Pair, options: &[&str]) -> Report {
+fn restored(pair: &Pair, options: &[&str]) -> Report {
     run("restore", &pair.mirror, &[&["--in-place", "--json"], options].concat()).ended_with(0).report()
 }
 
@@ -70,10 +74,10 @@ fn flags_are_kept_unless_it_is_said_otherwise() {
     for (flags, now, wanted) in wanted {
         inbox.set_flags(&last, now);
         let merged = u64::from(wanted != now);
-        assert_eq!(counts(&in_place(&pair, &["--point", &label, "--flags", flags])), [0, merged, 0, 0, 0], "{flags}");
+        assert_eq!(counts(&restored(&pair, &["--point", &label, "--flags", flags])), [0, merged, 0, 0, 0], "{flags}");
         last = inbox.cur().join(format!("{base}:2,{wanted}"));
         assert!(last.exists(), "{flags}: {:?}", inbox.messages());
-        assert_eq!(counts(&in_place(&pair, &["--point", &label, "--flags", flags])), [0; 5], "{flags}, again");
+        assert_eq!(counts(&restored(&pair, &["--point", &label, "--flags", flags])), [0; 5], "{flags}, again");
     }
 }
 
@@ -89,7 +93,7 @@ fn keyword_letters_are_those_of_the_folder_as_it_is() {
     let inbox = on_mirror(&pair, &there);
     inbox.write_keywords(&["$Home", "$Junk"]);
     let at = inbox.set_flags(&inbox.cur().join(&name), "Fb");
-    in_place(&pair, &["--point", &label, "--flags", "union"]);
+    restored(&pair, &["--point", &label, "--flags", "union"]);
     assert!(!at.exists());
     // $Home was b, and is a now; b is $Junk now, and stays.
     let (base, _) = name.split_once(":2,").expect("flags");
@@ -115,13 +119,13 @@ fn changed_gives_back_contents_and_touches_nothing_else() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&rotten, bytes).expect("writes");
-    let report = in_place(&pair, &["--point", &label, "--mode", "changed"]);
+    let report = restored(&pair, &["--point", &label, "--mode", "changed"]);
     assert_eq!(counts(&report), [0, 0, 2, 0, 0], "{}", report.0);
     assert_eq!(fs::read(&subscriptions).expect("reads"), before);
     assert_eq!(fs::read(&rotten).expect("reads"), whole);
     assert_eq!(fs::read(&uidlist).expect("reads"), list);
     assert!(extra.exists() && later.exists());
-    assert_eq!(counts(&in_place(&pair, &["--point", &label, "--mode", "changed"])), [0; 5]);
+    assert_eq!(counts(&restored(&pair, &["--point", &label, "--mode", "changed"])), [0; 5]);
 }
 
 /// Much happens to a mailbox on the standby.
@@ -148,10 +152,10 @@ fn mirror_makes_it_as_it_was_and_keeps_what_was_there() {
     let subscriptions = fs::read(inbox.control("subscriptions")).expect("subscriptions");
     change_much(&pair, &inbox);
     let (now, uidlist) = (messages(&pair.mirror), fs::read(inbox.control("dovecot-uidlist")).expect("a uidlist"));
-    let planned = in_place(&pair, &["--point", &label, "--mode", "mirror", "--dry-run"]);
+    let planned = restored(&pair, &["--point", &label, "--mode", "mirror", "--dry-run"]);
     assert_eq!(messages(&pair.mirror), now);
     assert_eq!(labels(&pair.mirror).len(), 1, "a dry run makes no point");
-    let report = in_place(&pair, &["--point", &label, "--mode", "mirror"]);
+    let report = restored(&pair, &["--point", &label, "--mode", "mirror"]);
     assert_eq!(counts(&report), counts(&planned));
     assert_eq!(messages(&pair.mirror), then);
     assert_eq!(fs::read(inbox.control("subscriptions")).expect("reads"), subscriptions);
@@ -172,9 +176,9 @@ fn mirror_makes_it_as_it_was_and_keeps_what_was_there() {
         .expect("reads"),
         b"Subject: a new user\n\nhello\n"
     );
-    assert_eq!(counts(&in_place(&pair, &["--point", &label, "--mode", "mirror"])), [0; 5]);
+    assert_eq!(counts(&restored(&pair, &["--point", &label, "--mode", "mirror"])), [0; 5]);
     // And the way back.
-    in_place(&pair, &["--point", &kept, "--mode", "mirror"]);
+    restored(&pair, &["--point", &kept, "--mode", "mirror"]);
     assert_eq!(messages(&pair.mirror), now);
     // The master's next run makes it a mirror again, without a word of the restore's.
     pair.sync(&UNGUARDED);
@@ -188,7 +192,7 @@ fn mirror_of_one_folder_leaves_the_others() {
     let sent = on_mirror(&pair, &folder(&pair, ".Sent"));
     let extra = sent.deliver(903, b"Subject: not to stay\n\nx\n");
     let other = inbox.deliver(904, b"Subject: to stay\n\nx\n");
-    let report = in_place(&pair, &["--point", &label, "--mode", "mirror", "--folder", "Sent"]);
+    let report = restored(&pair, &["--point", &label, "--mode", "mirror", "--folder", "Sent"]);
     assert_eq!(counts(&report), [0, 0, 0, 1, 0]);
     assert!(!extra.exists() && other.exists());
     fs::remove_file(other).expect("removes");
@@ -271,4 +275,35 @@ fn a_full_leaves_segments_behind_of_which_little_is_alive() {
     run("verify", &pair.mirror, &["--all"]).ended_with(0);
     let third = backup(&pair, &["--diff"]);
     assert_point(&pair.mirror, &third, &now.tree);
+}
+
+#[test]
+fn what_came_after_it_was_kept_is_not_removed() {
+    let (pair, label, inbox) = kept();
+    let old = inbox.deliver(940, b"Subject: kept, and removed\n\nx\n");
+    let another = Folder::create(&inbox.0.join(".Another"));
+    let gone = another.file(941, "S", b"Subject: kept, and removed\n\nx\n");
+    let busy = Folder::create(&inbox.0.join(".Busy"));
+    busy.file(942, "S", b"Subject: kept, and removed\n\nx\n");
+    let repository = Repository::open(&pair.mirror, None).expect("a repository");
+    let request = backup::Request {
+        standby: pair.mirror.clone(),
+        state: None,
+        kind: None,
+        fresh: false,
+        full_every: std::time::Duration::MAX,
+        note: String::new(),
+        now: mailtwin::disk::now(),
+    };
+    let point = backup::of_the_mirror(&request).expect("what is there is kept").label;
+    // A mail server is quicker than we are.
+    let new = inbox.deliver(943, b"Subject: just arrived\n\nx\n");
+    let newer = busy.deliver(944, b"Subject: just arrived here\n\nx\n");
+    let then = View::open(&repository, &At::Point(label.parse().expect("a label"))).expect("a point");
+    let kept = View::open(&repository, &At::Point(point)).expect("a point");
+    let order = Order { mode: Mode::Mirror, kept: Some(&kept), ..Order::default() };
+    let report = in_place::restore(&then, &|_| true, &pair.mirror, &order).expect("restores");
+    assert_eq!((report.removed, report.failed), (3, 0), "{report:?}");
+    assert!(!old.exists() && !gone.exists() && !another.0.exists());
+    assert!(new.exists() && newer.exists());
 }

@@ -13,7 +13,7 @@ use crate::path::Name;
 use crate::repository::gone::{Gone, Graves};
 use crate::repository::label::PointKind;
 use crate::repository::record::Record;
-use crate::repository::view::View;
+use crate::repository::view::{At, View};
 use crate::restore::in_place::{self, Flags, Mode, Order};
 use crate::restore::{self, Report, RestoreError, Wanted, remote};
 use crate::sync::SyncError;
@@ -118,7 +118,8 @@ pub fn run(arguments: &Arguments) -> u8 {
             (None, target) => {
                 let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);
                 let order = order(arguments)?;
-                keep_what_is_there(arguments, &order, &filter, target)?;
+                let kept = keep_what_is_there(arguments, &order, &filter, target)?;
+                let order = Order { kept: kept.as_ref(), ..order };
                 in_place::restore(&view, &wanted, Path::new(target), &order).map_err(failed)?
             }
         };
@@ -148,7 +149,7 @@ pub enum FlagsName {
     Union,
 }
 
-fn order(arguments: &Arguments) -> Result<Order, Failure> {
+fn order(arguments: &Arguments) -> Result<Order<'static>, Failure> {
     let mode = match arguments.mode {
         ModeName::Missing => Mode::Missing,
         ModeName::Changed => Mode::Changed,
@@ -163,18 +164,18 @@ fn order(arguments: &Arguments) -> Result<Order, Failure> {
     if into.is_some() && mode != Mode::Missing {
         return Err(Failure("--into files what was there into a folder of its own: it has no --mode".to_owned(), 2));
     }
-    Ok(Order { mode, flags, into, dry_run: arguments.dry_run })
+    Ok(Order { mode, flags, into, dry_run: arguments.dry_run, kept: None })
 }
 
-/// Before anything is removed all that is there becomes a restore point.
+/// Before anything is removed all that is there becomes a restore point; gives what is in it.
 fn keep_what_is_there(
     arguments: &Arguments,
-    order: &Order,
+    order: &Order<'_>,
     filter: &super::find::Filter,
     target: &OsStr,
-) -> Result<(), Failure> {
+) -> Result<Option<View>, Failure> {
     if order.mode != Mode::Mirror {
-        return Ok(());
+        return Ok(None);
     }
     if filter.picks_messages() {
         let sentence =
@@ -187,7 +188,7 @@ fn keep_what_is_there(
         return Err(Failure(sentence.to_owned(), 2));
     }
     if order.dry_run {
-        return Ok(());
+        return Ok(None);
     }
     let request = backup::Request {
         standby: target.into(),
@@ -204,7 +205,7 @@ fn keep_what_is_there(
         Some(problem) => {
             Err(Failure(format!("{problem}: what is there could not be kept whole; nothing was restored"), 1))
         }
-        None => Ok(()),
+        None => Ok(Some(View::open(&arguments.standby.open()?, &At::Point(report.label))?)),
     }
 }
 

@@ -47,8 +47,8 @@ pub enum Mode {
 }
 
 /// What to do.
-#[derive(Clone, Debug, Default)]
-pub struct Order {
+#[derive(Default)]
+pub struct Order<'a> {
     /// How much.
     pub mode: Mode,
     /// The flags of messages that are there.
@@ -58,13 +58,16 @@ pub struct Order {
     pub into: Option<Name>,
     /// Count, and write nothing.
     pub dry_run: bool,
+    /// What was there was kept as this: nothing else is removed. A mail server asks for no lock, and may have put
+    /// something there since.
+    pub kept: Option<&'a View>,
 }
 
 /// Puts a tree in order. With [`Mode::Missing`] what is gone is added, and nothing else touched.
 ///
 /// # Errors
 /// Where the tree is not there, another run writes to it, or the disk refuses.
-pub fn restore(view: &View, wanted: Wanted<'_>, target: &Path, order: &Order) -> Result<Report> {
+pub fn restore(view: &View, wanted: Wanted<'_>, target: &Path, order: &Order<'_>) -> Result<Report> {
     let root = Arc::new(Root::open(target)?);
     let _lock = root.lock_directory()?.ok_or_else(|| {
         RestoreError::Sync(SyncError::Locked(format!(
@@ -93,7 +96,7 @@ pub fn restore(view: &View, wanted: Wanted<'_>, target: &Path, order: &Order) ->
     };
     let Filing { folders, mut report, .. } = filing;
     if order.dry_run {
-        report.removed += surplus.messages_and_files();
+        report.removed += surplus.count();
     }
     if let Some(staging) = staging {
         let filed = put(view, &root, &staging, folders, &surplus, order, &mut report);
@@ -109,7 +112,7 @@ pub fn restore(view: &View, wanted: Wanted<'_>, target: &Path, order: &Order) ->
 struct Filing<'a> {
     view: &'a View,
     root: Arc<Root>,
-    order: &'a Order,
+    order: &'a Order<'a>,
     folders: BTreeMap<TreePath, Folder>,
     /// What is there and belongs there.
     claimed: HashSet<TreePath>,
@@ -463,7 +466,7 @@ fn put(
     staging: &Arc<Staging>,
     folders: BTreeMap<TreePath, Folder>,
     surplus: &Surplus,
-    order: &Order,
+    order: &Order<'_>,
     report: &mut Report,
 ) -> Result<()> {
     // The hand asks a catalogue how directories should look; this one forgets it all.
