@@ -5,15 +5,16 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark is a program: its table goes to standard output")]
 
+mod mirror;
 mod support;
 
 use std::process::ExitCode;
 
+use mirror::{USAGE, Wishes, changes, first_copy, idle, live, rsync};
 use support::ground::Ground;
-use support::options::{Options, USAGE};
 use support::table::Report;
-use support::tools::Tools;
-use support::{Outcome, changes, first_copy, idle, live, machine};
+use support::tools::{self, Tools};
+use support::{Outcome, machine};
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--help") {
@@ -32,21 +33,27 @@ fn main() -> ExitCode {
 
 /// Runs the rows that were asked for; the largest tree comes last, because removing it slows the disk down.
 fn compare() -> Outcome<bool> {
-    let options = Options::parse(std::env::args().skip(1))?;
-    let mut ground = Ground::new(&options)?;
+    let wishes = Wishes::parse(std::env::args().skip(1))?;
+    let options = &wishes.options;
+    let mut ground = Ground::new(options)?;
     let mut tools = Tools::new(ground.work())?;
+    tools::need(&[rsync::NEED])?;
     let mut report = Report::default();
     if options.wants("first-copy") {
-        first_copy::run(&options, &mut ground, &tools, &mut report)?;
+        first_copy::run(&wishes, &mut ground, &tools, &mut report)?;
     }
-    changes::run(&options, &mut ground, &mut tools, &mut report)?;
+    changes::run(&wishes, &mut ground, &mut tools, &mut report)?;
     if options.wants("live") {
-        live::run(&options, &mut ground, &tools, &mut report)?;
+        live::run(&wishes, &mut ground, &tools, &mut report)?;
     }
     if options.wants("idle") {
-        idle::run(&options, &mut ground, &mut tools, &mut report)?;
+        idle::run(&wishes, &mut ground, &mut tools, &mut report)?;
     }
-    report.notes.push(machine::describe(ground.work(), !options.rsync_only));
+    let mut versions = vec![machine::version(rsync::NEED.program, rsync::NEED.argument)];
+    if !wishes.rsync_only {
+        versions.push(machine::version(tools::MAILTWIN, "--version"));
+    }
+    report.notes.push(machine::describe(ground.work(), &versions));
     println!("{}", report.markdown());
     Ok(report.complaints.is_empty())
 }

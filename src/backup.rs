@@ -48,6 +48,15 @@ impl BackupError {
             Self::Repository(_) => 1,
         }
     }
+
+    /// Whether it is for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Repository(error) => error.is_full(),
+            Self::Sync(SyncError::Disk(error)) => error.is_full(),
+            _ => false,
+        }
+    }
 }
 
 impl From<DiskError> for BackupError {
@@ -73,6 +82,8 @@ pub struct Request {
     pub state: Option<PathBuf>,
     /// The kind; `None`: a full where the newest is older than `full_every`, else a differential.
     pub kind: Option<PointKind>,
+    /// A full that takes nothing from earlier points or the log: everything is read from the mirror.
+    pub fresh: bool,
     /// See `kind`.
     pub full_every: Duration,
     /// A person's words for it.
@@ -90,6 +101,8 @@ pub struct Report {
     pub header: Header,
     /// What could not be put into it.
     pub problems: Vec<String>,
+    /// Something a person should know that is wrong with no point.
+    pub warnings: Vec<String>,
 }
 
 /// Makes a restore point.
@@ -104,15 +117,26 @@ pub fn run(request: &Request) -> Result<Report> {
     // One that is damaged is no beginning; where there is no other, everything is read from the mirror again.
     let is_full = |label: &PointLabel| label.kind() == PointKind::Full && repository.manifest(label).is_ok();
     let full = repository.labels()?.into_iter().rfind(is_full);
-    let report = match (full, &repository.history) {
-        (Some(full), Some(_)) => later(request, &repository, &full)?,
+    let mut report = match (full, &repository.history) {
+        (Some(full), Some(_)) if !request.fresh => later(request, &repository, &full)?,
         _ => first(request, &repository)?,
     };
+    report.warnings.extend(repository.hold_back());
     if !request.note.is_empty() {
         let about = About { note: request.note.clone(), ..repository.about(&report.label)? };
         repository.set_about(&report.label, &about)?;
     }
     Ok(report)
+}
+
+/// Makes a restore point of what is on the mirror now, whoever made it so: what a mail server changed there since the last
+/// run is found first.
+///
+/// # Errors
+/// As [`run`], and where another run holds the mirror.
+pub fn of_the_mirror(request: &Request) -> Result<Report> {
+    drop(Frozen::open(&request.standby, request.state.as_deref())?);
+    run(request)
 }
 
 /// A point from the log.
@@ -126,13 +150,16 @@ fn later(request: &Request, repository: &Repository, full: &PointLabel) -> Resul
     let label = cut::label(repository, full.as_ref(), request.now)?;
     let (header, mut problems) = cut::cut(repository, &view, &label, request.now)?;
     problems.extend(view.problems);
-    Ok(Report { label, header, problems })
+    Ok(Report { label, header, problems, warnings: Vec::new() })
 }
 
 /// The first full: everything is read from the mirror, and the log is kept from here on.
 fn first(request: &Request, repository: &Repository) -> Result<Report> {
     let frozen = Frozen::open(&request.standby, request.state.as_deref())?;
-    let reached = History::begin(&repository.state)?.segments()?.last().copied().unwrap_or(0);
+    // Where the log lost its last segment the next one has a number behind that.
+    let reached = History::begin(&repository.state)?.next().map_err(RepositoryError::from)?.number - 1;
+    // While there is room; what is wrong with it shows at the end.
+    let _ = repository.hold_back();
     let label = cut::label(repository, None, request.now)?;
     let making = repository.begin(&label)?;
     let mut full = FirstFull::new(&frozen, &making)?;
@@ -145,7 +172,7 @@ fn first(request: &Request, repository: &Repository) -> Result<Report> {
     let header = stand.header(&label, segments);
     manifest.finish(header.clone())?;
     making.finish()?;
-    Ok(Report { label, header, problems })
+    Ok(Report { label, header, problems, warnings: Vec::new() })
 }
 
 /// Length from which a segment is closed, in bytes.

@@ -33,7 +33,7 @@ mod writer;
 pub use attributes::read_xattrs;
 pub use error::{DiskError, Result};
 pub use fault::{Step, report_steps, step};
-pub use look::{Dirent, FileKind, Listing, Stat, now, stat_file};
+pub use look::{Dirent, FileKind, Listing, Near, Stat, now, stat_file};
 pub use writer::Writer;
 
 /// Open directories that a root keeps at hand.
@@ -134,6 +134,11 @@ impl Root {
         Self { path, fd: Arc::new(fd), open: Mutex::default() }
     }
 
+    /// The same directory once more, for whoever needs it as long as they live.
+    pub fn again(&self) -> Self {
+        Self { path: self.path.clone(), fd: self.fd.clone(), open: Mutex::default() }
+    }
+
     /// Where the root is, for showing and for opening it again.
     pub fn path(&self) -> &Path {
         &self.path
@@ -218,11 +223,44 @@ impl Root {
     pub fn lock(&self, name: &str) -> Result<Option<Writer>> {
         let path = TreePath::root().child(name);
         let file = self.open_or_create(&path)?;
+        Ok(self.lock_file(&file)?.then_some(file))
+    }
+
+    fn lock_file(&self, file: &Writer) -> Result<bool> {
         match sys::flock(file.file(), sys::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(errno) => Err(failed("cannot lock", self.show(&path), errno.into())),
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(failed("cannot lock", file.path().to_owned(), errno.into())),
         }
+    }
+
+    /// Opens a draft: a private file of this user that no other process writes to, emptied of what a run that was
+    /// killed left in it. `None` where another process holds it.
+    ///
+    /// # Errors
+    /// Where something else has its name, or the disk refuses.
+    pub fn draft(&self, path: &TreePath) -> Result<Option<Writer>> {
+        let (file, is_fresh) = match self.create(path, 0o600) {
+            Err(error) if error.already_exists() => (self.open_or_create(path)?, false),
+            created => (created?, true),
+        };
+        if !self.lock_file(&file)? {
+            return Ok(None);
+        }
+        let stat = stat_file(file.file()).map_err(self.error("cannot look at", path))?;
+        // Its last writer may have given it its real name between the calls above.
+        if self.stat_if_there(path)?.is_none_or(|named| named.ino != stat.ino) {
+            return Ok(None);
+        }
+        // What somebody else has put there, they could read.
+        let is_own = stat.kind == FileKind::File && stat.links == 1 && stat.uid == rustix::process::geteuid().as_raw();
+        if !is_fresh && !is_own {
+            return Err(failed("cannot write", self.show(path), io::Error::other("it is not this user's: remove it")));
+        }
+        if !is_fresh {
+            file.set_length(0)?;
+        }
+        Ok(Some(file))
     }
 }
 

@@ -38,7 +38,10 @@
 //!  repository::view  a full, the differential over it, the log up to a moment
 //!       |
 //!       |----> backup     repository::cut: a point, a manifest and hard links to segments
-//!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply
+//!       |----> restore    a view, or part of one, put in place by the hand of replication: sync::apply; on another
+//!       |                 host with restore::remote ==== wire::message over transport ====> sync::receiver
+//!       |----> export     a view, or part of one, for other programs: tar, mbox
+//!       |----> repository::event    what happened to messages while a view followed the log: gone, timeline
 //!       |----> mount      views as directories, read when they are looked at
 //!       '----> cli        ls, find, cat: what there was, without restoring it
 //! ```
@@ -52,8 +55,8 @@
 //! | layer | modules |
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
-//! | 6 | [`config`]: what was typed into what it means |
-//! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`mount`]: all points as a file system |
+//! | 6 | [`config`]: what was typed into what it means; [`drill`]: a restore for practice |
+//! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`export`]: the same for other programs; [`mount`]: all points as a file system |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
@@ -88,6 +91,8 @@ pub mod cli;
 pub mod config;
 pub mod delta;
 pub mod disk;
+pub mod drill;
+pub mod export;
 pub mod id;
 pub mod log;
 pub mod maildir;

@@ -83,6 +83,13 @@ pub fn rfc3339(time: Time) -> String {
     to_timestamp(time).map_or_else(|| format!("@{}", time.seconds), |timestamp| timestamp.to_string())
 }
 
+/// A moment in UTC as `asctime` of C writes it, without the end of the line: `Sat Nov 21 14:05:00 2026`. One that no
+/// calendar has is the first second of 1970.
+pub fn asctime(time: Time) -> String {
+    let timestamp = Timestamp::from_second(time.seconds).unwrap_or(Timestamp::UNIX_EPOCH);
+    Offset::UTC.to_datetime(timestamp).strftime("%a %b %e %H:%M:%S %Y").to_string()
+}
+
 /// A whole second of the calendar of UTC, in the years 0 to 9999, written as restore points' labels have it:
 /// `20261122-030000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

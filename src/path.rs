@@ -179,6 +179,32 @@ pub fn escape(bytes: &[u8]) -> String {
     shown
 }
 
+/// What [`escape`] makes this of; `None` where it makes it of nothing.
+pub fn unescape(shown: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(shown.len());
+    let mut rest = shown;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'\\' {
+            bytes.push(first);
+            continue;
+        }
+        match rest {
+            [b'\\', after @ ..] => {
+                bytes.push(b'\\');
+                rest = after;
+            }
+            [b'x', high, low, after @ ..] => {
+                let figure = |byte: u8| char::from(byte).to_digit(16);
+                bytes.push((figure(*high)? * 16 + figure(*low)?) as u8);
+                rest = after;
+            }
+            _ => return None,
+        }
+    }
+    Some(bytes)
+}
+
 fn push_escaped(shown: &mut String, character: char) {
     // Besides the controls (C0, DEL, C1): what reorders or hides text on a terminal.
     let hides =
@@ -289,5 +315,26 @@ mod tests {
     fn escaped_names_hold_no_control_characters() {
         assert_eq!(escape(b"a\x1b[2J\n\xff\\"), "a\\x1b[2J\\x0a\\xff\\\\");
         assert_eq!(escape("é\u{9b}".as_bytes()), "é\\xc2\\x9b");
+    }
+
+    #[test]
+    fn what_no_name_is_shown_as_is_the_form_of_none() {
+        for typed in ["\\", "a\\b", "\\x", "\\x1", "\\xg0", "\\x0g", "a\\\\\\"] {
+            assert_eq!(unescape(typed.as_bytes()), None, "{typed}");
+        }
+        assert_eq!(unescape(b"plain \xff").as_deref(), Some(&b"plain \xff"[..]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_name_can_be_given_as_it_is_shown(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60)) {
+            proptest::prop_assert_eq!(unescape(escape(&bytes).as_bytes()), Some(bytes));
+        }
+
+        #[test]
+        fn so_can_names_of_backslashes_and_text(name in "[\\\\x0-9a-f\u{7f}-\u{ff}\u{202e}]{0,40}") {
+            let bytes = name.into_bytes();
+            proptest::prop_assert_eq!(unescape(escape(&bytes).as_bytes()), Some(bytes));
+        }
     }
 }

@@ -9,8 +9,8 @@ use crate::catalogue::store::Catalogue;
 use crate::disk::{DiskError, FileKind, Root};
 use crate::id::Digest;
 use crate::maildir::change::{Change, Source};
-use crate::maildir::entry::{File, Mark, Meta};
-use crate::maildir::folder::{self, SetKind};
+use crate::maildir::entry::{File, Time};
+use crate::maildir::folder::SetKind;
 use crate::monitor::Problem;
 use crate::path::TreePath;
 use crate::repository::contents::ContentError;
@@ -20,13 +20,20 @@ use crate::repository::view::View;
 use crate::sync::SyncError;
 use crate::sync::apply::{Arrived, Hand};
 use crate::sync::staging::{self, Staging};
+use crate::sync::target::{NOT_ROOT, OWN, Target};
 use crate::wire::block::{Block, Piece};
-use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+mod ahead;
 pub mod in_place;
+pub mod mirror;
+pub mod remote;
+mod walk;
+
+use ahead::{Readers, Writeback};
+use walk::{Step, Walk, Wish};
 
 /// Why a restore ended early.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +80,12 @@ pub struct Report {
     pub created: u64,
     /// Files that were there already, put there by an earlier run.
     pub skipped: u64,
+    /// Messages that were there and got other flags.
+    pub merged: u64,
+    /// Files that were there and got the content, or the permissions, that they had.
+    pub replaced: u64,
+    /// Files that were there, had not been, and went.
+    pub removed: u64,
     /// Files that could not be made.
     pub failed: u64,
     /// Bytes in the files that were made.
@@ -81,9 +94,37 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Something a person should know that is no failure.
     pub warnings: Vec<String>,
+    /// What travelled, where it was restored to another host.
+    pub travelled: Travelled,
+}
+
+/// What travelled to another host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Travelled {
+    /// Blocks of contents that went as they are stored.
+    pub blocks_as_stored: u64,
+    /// Blocks that were packed anew.
+    pub blocks_repacked: u64,
+    /// Bytes that went there.
+    pub bytes_sent: u64,
+    /// Bytes that came from there.
+    pub bytes_received: u64,
 }
 
 impl Report {
+    /// Adds what another part of the same restore did.
+    fn add(&mut self, other: &Self) {
+        self.created += other.created;
+        self.skipped += other.skipped;
+        self.merged += other.merged;
+        self.replaced += other.replaced;
+        self.removed += other.removed;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+        self.problems.extend(other.problems.iter().cloned());
+        self.warnings.extend(other.warnings.iter().cloned());
+    }
+
     /// What the hand could not do was counted as made before.
     fn failures(&mut self, problems: &mut Vec<Problem>) {
         let count = problems.len() as u64;
@@ -124,6 +165,9 @@ pub fn plan(view: &View, wanted: Wanted<'_>) -> std::result::Result<Report, Repo
     Ok(report)
 }
 
+/// Why a content is not the one that was meant.
+const ANOTHER: &str = "the repository has another content in its place";
+
 /// Bytes of contents after which what was written is made durable.
 const CHECKPOINT: u64 = 256 << 20;
 
@@ -131,118 +175,30 @@ const CHECKPOINT: u64 = 256 << 20;
 const BATCH_CHANGES: usize = 1000;
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// The file that tells an unfinished restore from a standby, and which one it is.
-const RESTORING: &str = "restoring";
-
 /// Writes what is wanted of a view into an empty directory.
 ///
 /// # Errors
 /// Where the target is not empty, or the disk refuses. What is damaged is in [`Report::problems`].
 pub fn to_directory(view: &View, what: &str, wanted: Wanted<'_>, standby: &Path, target: &Path) -> Result<Report> {
-    apart(standby, target)?;
-    let (root, state) = open_target(view, target, what, wanted)?;
-    let _lock = root.lock_directory()?.ok_or_else(|| {
-        RestoreError::Sync(SyncError::Locked(format!("another run is writing to {}", root.show(&TreePath::root()))))
-    })?;
+    let mirror = Root::open(standby)?.ancestry()?.first().copied();
+    let target = Target::open(target, what, mirror)?;
     let mut report = {
-        let (catalogue, _) = Catalogue::open(&state)?;
-        let staging = Arc::new(Staging::open(&state)?);
+        let (catalogue, _) = Catalogue::open(target.state())?;
+        let staging = Arc::new(Staging::open(target.state())?);
         staging.clear()?;
-        let mut restore = Restore::new(view, root.clone(), staging);
+        let mut restore = Restore::new(view, target.root().clone(), staging);
         restore.run(&catalogue, wanted)?;
         restore.report
     };
-    tidy_up(&state)?;
-    root.remove_directory(&TreePath::root().child(OWN))?;
-    // Everything is there now, and another run would take it for somebody's: what fails from here on is said, no more.
-    let time = view.get(&TreePath::root()).ok().flatten().and_then(|(meta, _)| meta.mtime);
-    let timed = time.map_or(Ok(()), |time| root.set_directory_time(&TreePath::root(), Some(time)));
-    if let Err(error) = timed.and_then(|()| root.sync_directory(&TreePath::root())) {
-        report.failed += 1;
-        report.problems.push(Problem { subject: error.path, reason: format!("{}: {}", error.operation, error.source) });
-    }
+    let mut problems = target.end(mtime_of_root(view))?;
+    report.failed += problems.len() as u64;
+    report.problems.append(&mut problems);
     Ok(report)
 }
 
-const OWN: &str = ".mailtwin";
-
-/// Removes what the restore kept, the note of what it is last: one that is killed here is known again.
-fn tidy_up(state: &Root) -> Result<()> {
-    let (listing, _) = state.list(&TreePath::root(), 16)?;
-    for entry in listing.entries.iter().filter(|entry| entry.name.as_bytes() != RESTORING.as_bytes()) {
-        let path = TreePath::root().join(&entry.name);
-        match state.stat(&path)?.kind {
-            FileKind::Directory => state.remove_directory(&path)?,
-            _ => state.remove(&path)?,
-        }
-    }
-    Ok(state.remove(&TreePath::root().child(RESTORING))?)
-}
-
-/// What lies in the standby would become part of its mirror.
-fn apart(standby: &Path, target: &Path) -> Result<()> {
-    let Some(mirror) = Root::open(standby)?.ancestry()?.first().copied() else { return Ok(()) };
-    match Root::open_above(target)?.ancestry()?.contains(&mirror) {
-        true => Err(RestoreError::Failed(format!(
-            "{} lies in the standby: choose a directory elsewhere, or --in-place",
-            crate::path::escape(std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str()))
-        ))),
-        false => Ok(()),
-    }
-}
-
-/// Opens the target, made where its last name is missing. It is empty, or holds the beginning of this same restore.
-fn open_target(view: &View, target: &Path, what: &str, wanted: Wanted<'_>) -> Result<(Arc<Root>, Root)> {
-    let root = Arc::new(Root::open_or_make(target)?);
-    let (listing, _) = root.list(&TreePath::root(), 16)?;
-    let show = root.show(&TreePath::root());
-    let is_own = |name: &[u8]| name == OWN.as_bytes();
-    if listing.entries.iter().any(|entry| is_own(entry.name.as_bytes())) {
-        let state = root.open_own(OWN)?;
-        let (kept, _) = state.list(&TreePath::root(), 16)?;
-        // All but this directory was removed at the end of a restore; of this one, if what it put there is there.
-        if kept.entries.is_empty() && is_whole(view, wanted, &root)? {
-            note(&state, what)?;
-            return Ok((root, state));
-        }
-        let mut before = String::new();
-        match state.open_file(&TreePath::root().child(RESTORING)) {
-            Ok(file) => drop(file.take(4096).read_to_string(&mut before)),
-            Err(error) if error.is_not_found() && listing.entries.len() == 1 => {}
-            Err(error) if error.is_not_found() => {
-                let reason = "has a .mailtwin, as a standby has, and other things: choose an empty directory";
-                return Err(RestoreError::Failed(format!("{show} {reason}")));
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if before != what && listing.entries.len() > 1 {
-            return Err(RestoreError::Failed(format!(
-                "{show} holds the beginning of another restore: give the same command again, or choose an empty directory"
-            )));
-        }
-        note(&state, what)?;
-        return Ok((root, state));
-    }
-    if !listing.entries.is_empty() {
-        return Err(RestoreError::Failed(format!("{show} is not empty: choose an empty directory")));
-    }
-    let state = root.make_own(OWN)?;
-    note(&state, what)?;
-    Ok((root, state))
-}
-
-/// Whether every file that is wanted is in place.
-fn is_whole(view: &View, wanted: Wanted<'_>, root: &Root) -> Result<bool> {
-    for record in view.beneath(&TreePath::root()) {
-        let record = record?;
-        if let Some((_, What::File { size, check, .. })) = &record.state
-            && wanted(&record)
-            && !is_same(root, &record.path, *size, *check)?
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// The time that the root of the set had.
+fn mtime_of_root(view: &View) -> Option<Time> {
+    view.get(&TreePath::root()).ok().flatten().and_then(|(meta, _)| meta.mtime)
 }
 
 /// Whether a file has this content.
@@ -255,16 +211,6 @@ fn is_same(root: &Root, path: &TreePath, size: u64, check: [u8; 8]) -> Result<bo
     Ok(digest.is_some_and(|digest| digest.0[..8] == check))
 }
 
-fn note(state: &Root, what: &str) -> Result<()> {
-    let path = TreePath::root().child(RESTORING);
-    if state.stat_if_there(&path)?.is_some() {
-        state.remove(&path)?;
-    }
-    let mut writer = state.create(&path, 0o600)?;
-    writer.write(what.as_bytes())?;
-    Ok(writer.sync()?)
-}
-
 /// A restore that is under way.
 struct Restore<'a> {
     view: &'a View,
@@ -272,181 +218,212 @@ struct Restore<'a> {
     root: Arc<Root>,
     report: Report,
     next_number: u64,
-    /// The first file of each group of hard links.
-    groups: HashMap<u64, (TreePath, Mark)>,
     since_checkpoint: u64,
-    /// Directories that are there.
-    made: HashSet<TreePath>,
 }
 
 /// Changes that are put in place together.
 #[derive(Default)]
 struct Batch {
-    changes: Vec<Change>,
+    changes: Vec<Planned>,
+    wanted: Vec<ahead::Wanted>,
     bytes: u64,
+}
+
+/// A change, or one that waits for its content.
+enum Planned {
+    Change(Change),
+    Put(Wish, u64),
+}
+
+/// Bytes of contents after which what was written begins to go to the disk.
+const WRITEBACK: u64 = 64 << 20;
+
+/// Batches whose contents are read while the one before them is put in place.
+const AHEAD: usize = 2;
+
+/// What is under way between two checkpoints.
+struct Stretch<'e, 't> {
+    edit: &'e mut Edit<'t>,
+    hand: Hand,
+    batch: Batch,
+    /// Batches whose contents are being read, oldest first.
+    coming: VecDeque<(Vec<Planned>, ahead::Answer)>,
+    writeback: Writeback,
+    /// Bytes put in place that are not on their way to the disk.
+    written: u64,
 }
 
 impl<'a> Restore<'a> {
     fn new(view: &'a View, root: Arc<Root>, staging: Arc<Staging>) -> Self {
-        let report = Report::default();
-        Self {
-            view,
-            staging,
-            root,
-            report,
-            next_number: 0,
-            groups: HashMap::new(),
-            since_checkpoint: 0,
-            made: HashSet::new(),
-        }
+        Self { view, staging, root, report: Report::default(), next_number: 0, since_checkpoint: 0 }
     }
 
     fn run(&mut self, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<()> {
+        let readers = Readers::new(&self.view.contents, &self.staging);
         let mut records = self.view.beneath(&TreePath::root());
-        // Directories above what is wanted, not made yet.
-        let mut above: Vec<(TreePath, Meta)> = Vec::new();
+        let mut walk = Walk::new(wanted);
         let mut ended = false;
         while !ended {
             let transaction = catalogue.begin()?;
-            {
+            let is_clean = {
                 let mut edit = Edit::new(&transaction)?;
-                let mut hand = Hand::new(self.root.clone(), self.staging.clone(), SetKind::Maildir);
-                let mut batch = Batch::default();
+                let hand = Hand::new(self.root.clone(), self.staging.clone(), SetKind::Maildir);
+                let (batch, coming) = (Batch::default(), VecDeque::new());
+                let writeback = Writeback::new(&self.root);
+                let mut stretch = Stretch { edit: &mut edit, hand, batch, coming, writeback, written: 0 };
                 self.since_checkpoint = 0;
                 ended = loop {
                     match records.next() {
                         None => break true,
                         Some(Err(error)) => self.problem(String::new(), error.to_string()),
-                        Some(Ok(record)) => self.record(&record, wanted, &mut above, &mut batch, &mut edit)?,
+                        Some(Ok(record)) => self.steps(walk.steps(record), &mut walk, &mut stretch)?,
                     }
-                    if batch.changes.len() >= BATCH_CHANGES || batch.bytes >= BATCH_BYTES {
-                        self.put(&mut batch, &mut hand, &mut edit)?;
+                    if stretch.batch.changes.len() >= BATCH_CHANGES || stretch.batch.bytes >= BATCH_BYTES {
+                        self.submit(&readers, &mut stretch, AHEAD)?;
                     }
                     if self.since_checkpoint >= CHECKPOINT {
-                        break false;
+                        self.since_checkpoint = 0;
+                        self.submit(&readers, &mut stretch, 0)?;
+                        // What could not be done is not written down as done: after a kill it is tried again.
+                        if stretch.hand.problems.is_empty() {
+                            break false;
+                        }
                     }
                 };
+                self.submit(&readers, &mut stretch, 0)?;
                 if ended && !self.report.problems.is_empty() {
-                    self.complete_folders(&mut batch, &mut edit)?;
+                    self.steps(walk.complete_folders(), &mut walk, &mut stretch)?;
+                    self.submit(&readers, &mut stretch, 0)?;
                 }
-                self.put(&mut batch, &mut hand, &mut edit)?;
+                let Stretch { mut hand, writeback, .. } = stretch;
+                writeback.end()?;
                 hand.put_lock_away().map_err(RestoreError::Sync)?;
+                let is_clean = hand.problems.is_empty() || !ended;
                 self.report.failures(&mut hand.problems);
                 if hand.owners_left && self.report.warnings.is_empty() {
-                    self.report.warnings.push("not root: files keep the owner that runs mailtwin".to_owned());
+                    self.report.warnings.push(NOT_ROOT.to_owned());
                 }
                 self.root.sync_file_system()?;
                 edit.finish()?;
-            }
-            transaction.commit()?;
-        }
-        Ok(())
-    }
-
-    fn record(
-        &mut self,
-        record: &Record,
-        wanted: Wanted<'_>,
-        above: &mut Vec<(TreePath, Meta)>,
-        batch: &mut Batch,
-        edit: &mut Edit<'_>,
-    ) -> Result<()> {
-        let Some((meta, what)) = &record.state else { return Ok(()) };
-        above.retain(|(directory, _)| record.path.is_within(directory));
-        let is_wanted = wanted(record);
-        if *what == What::Directory && !is_wanted {
-            above.push((record.path.clone(), meta.clone()));
-            return Ok(());
-        }
-        if !is_wanted {
-            return Ok(());
-        }
-        for (path, meta) in above.drain(..) {
-            self.make(path, meta, batch);
-        }
-        self.make_above(&record.path, batch, edit)?;
-        match what {
-            What::Directory => self.make(record.path.clone(), meta.clone(), batch),
-            What::Symlink(target) => {
-                let (path, meta, target) = (record.path.clone(), meta.clone(), target.clone());
-                batch.changes.push(Change::Symlink { path, meta, target });
-                self.report.created += 1;
-            }
-            What::File { size, group, check, .. } => self.file(record, meta, *size, *group, *check, batch, edit)?,
-        }
-        Ok(())
-    }
-
-    fn make(&mut self, path: TreePath, meta: Meta, batch: &mut Batch) {
-        self.made.insert(path.clone());
-        batch.changes.push(Change::MakeDirectory { path, meta });
-    }
-
-    /// Where the record of a directory is damaged, what is in it still finds its place.
-    fn make_above(&mut self, path: &TreePath, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
-        let parent = path.parent();
-        if path.is_root() || self.made.contains(&parent) {
-            return Ok(());
-        }
-        self.make_above(&parent, batch, edit)?;
-        if edit.directory(&parent)?.is_none() {
-            self.make(parent.clone(), Meta { mode: 0o700, ..Meta::default() }, batch);
-        }
-        self.made.insert(parent);
-        Ok(())
-    }
-
-    /// A mail server wants all three directories of a folder, though the records of some may be damaged.
-    fn complete_folders(&mut self, batch: &mut Batch, edit: &mut Edit<'_>) -> Result<()> {
-        let folders = self.made.iter().filter(|path| folder::holds_messages(path.name())).map(TreePath::parent);
-        let parts: Vec<TreePath> = folders.flat_map(|folder| folder::PARTS.map(|part| folder.child(part))).collect();
-        for part in parts {
-            if !self.made.contains(&part) && edit.directory(&part)?.is_none() {
-                self.make(part, Meta { mode: 0o700, ..Meta::default() }, batch);
+                is_clean
+            };
+            match is_clean {
+                true => transaction.commit()?,
+                false => transaction.abort()?,
             }
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a file's record, taken apart once")]
-    fn file(
-        &mut self,
-        record: &Record,
-        meta: &Meta,
-        size: u64,
-        group: u64,
-        check: [u8; 8],
-        batch: &mut Batch,
-        edit: &mut Edit<'_>,
-    ) -> Result<()> {
-        let path = record.path.clone();
-        if let Some((existing, mark)) = self.groups.get(&group).filter(|_| group != 0) {
-            let (existing, mark) = (existing.clone(), *mark);
-            batch.changes.push(Change::Link { path, existing, group, mark });
+    fn steps(&mut self, steps: Vec<Step>, walk: &mut Walk<'_>, stretch: &mut Stretch<'_, '_>) -> Result<()> {
+        for step in steps {
+            match step {
+                Step::Bring(wish) => self.bring(wish, walk, stretch)?,
+                Step::Do(change) => {
+                    self.report.created += u64::from(matches!(change, Change::Symlink { .. }));
+                    stretch.batch.changes.push(Planned::Change(change));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bring(&mut self, wish: Wish, walk: &mut Walk<'_>, stretch: &mut Stretch<'_, '_>) -> Result<()> {
+        if let Some(link) = walk.link(&wish) {
+            stretch.batch.changes.push(Planned::Change(link));
             self.report.created += 1;
             return Ok(());
         }
-        let mark = Mark { size, mtime: meta.mtime.unwrap_or_default() };
         // An earlier run of this restore put it there, and made it durable.
-        let is_there = edit.known(&path)?.is_some_and(|known| {
-            known.entry.mark() == mark && known.entry.file().is_some_and(|file| file.digest.0[..8] == check)
-        });
-        if is_there {
+        let known = stretch.edit.known(&wish.record.path)?;
+        if known.is_some_and(|known| wish.is(known.entry.mark(), known.entry.file())) {
             self.report.skipped += 1;
-        } else {
-            let Some((number, digest)) = self.staged(record, check)? else { return Ok(()) };
-            let file = File { size, digest, group };
-            let source = Source::Shipped(number);
-            batch.changes.push(Change::Put { path: path.clone(), meta: meta.clone(), file, source });
-            batch.bytes += size;
-            self.since_checkpoint += size;
-            self.report.created += 1;
-            self.report.bytes += size;
+            walk.is_there(&wish);
+            return Ok(());
         }
-        if group != 0 {
-            self.groups.insert(group, (path, mark));
+        stretch.batch.bytes += wish.size;
+        self.since_checkpoint += wish.size;
+        // Other names of a file become links of it when it is known that it comes.
+        match wish.place.filter(|_| wish.group == 0 && !self.view.is_patched(&wish.record.path)) {
+            Some(place) => {
+                self.next_number += 1;
+                stretch.batch.wanted.push((self.next_number, place));
+                stretch.batch.changes.push(Planned::Put(wish, self.next_number));
+            }
+            None => {
+                if let Some((number, digest)) = self.staged(&wish.record, wish.check)? {
+                    walk.is_there(&wish);
+                    stretch.batch.changes.push(Planned::Change(self.put(wish, number, digest)));
+                }
+            }
         }
         Ok(())
+    }
+
+    fn put(&mut self, wish: Wish, number: u64, digest: Digest) -> Change {
+        self.report.created += 1;
+        self.report.bytes += wish.size;
+        let file = File { size: wish.size, digest, group: wish.group };
+        Change::Put { path: wish.record.path, meta: wish.meta, file, source: Source::Shipped(number) }
+    }
+
+    /// Has the contents of the batch read, and puts batches in place until no more than `ahead` are on their way.
+    fn submit(&mut self, readers: &Readers, stretch: &mut Stretch<'_, '_>, ahead: usize) -> Result<()> {
+        let Batch { changes, wanted, .. } = std::mem::take(&mut stretch.batch);
+        if !changes.is_empty() {
+            stretch.coming.push_back((changes, readers.ask(wanted)));
+        }
+        while stretch.coming.len() > ahead {
+            let Some((planned, answer)) = stretch.coming.pop_front() else { break };
+            let changes = self.settle(planned, answer)?;
+            for change in &changes {
+                stretch.edit.apply(change)?;
+            }
+            stretch.edit.flush()?;
+            stretch.hand.batch(&changes, &Arrived, stretch.edit)?;
+            stretch.written += changes.iter().map(brought).sum::<u64>();
+            if stretch.written >= WRITEBACK {
+                stretch.written = 0;
+                stretch.writeback.kick();
+            }
+        }
+        Ok(())
+    }
+
+    /// The changes of a batch, without those whose content is damaged, which is noted.
+    fn settle(&mut self, planned: Vec<Planned>, answer: ahead::Answer) -> Result<Vec<Change>> {
+        let mut outcomes = answer.wait()?;
+        let mut changes = Vec::with_capacity(planned.len());
+        for planned in planned {
+            match planned {
+                Planned::Change(change) => changes.push(change),
+                Planned::Put(wish, number) => {
+                    let staged = outcomes.remove(&number).unwrap_or(Err(Staged::Content(ContentError::Nowhere)));
+                    if let Some(digest) = self.right(&wish.record.path, staged, wish.check)? {
+                        changes.push(self.put(wish, number, digest));
+                    }
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The digest of a staged content; `None` where it is damaged, or another than was meant: that is noted, and the rest
+    /// goes on.
+    fn right(
+        &mut self,
+        path: &TreePath,
+        staged: std::result::Result<Digest, Staged>,
+        check: [u8; 8],
+    ) -> Result<Option<Digest>> {
+        let reason = match staged {
+            Ok(digest) if digest.0[..8] == check => return Ok(Some(digest)),
+            Ok(_) => ANOTHER.to_owned(),
+            Err(Staged::Content(error)) => error.to_string(),
+            Err(Staged::Failed(error)) => return Err(error.into()),
+        };
+        self.problem(self.root.show(path), reason);
+        Ok(None)
     }
 
     fn problem(&mut self, subject: String, reason: String) {
@@ -454,47 +431,28 @@ impl<'a> Restore<'a> {
         self.report.problems.push(Problem { subject, reason });
     }
 
-    /// Stages a content; gives its number and digest. One that is damaged is noted, and the rest goes on.
+    /// Stages a content here and now; gives its number and digest. One that is damaged is noted, and the rest goes on.
     fn staged(&mut self, record: &Record, check: [u8; 8]) -> Result<Option<(u64, Digest)>> {
-        let show = self.root.show(&record.path);
-        match self.stage(record) {
-            Ok(Some((number, digest))) if digest.0[..8] == check => Ok(Some((number, digest))),
-            Ok(_) => {
-                self.problem(show, "the repository has another content in its place".to_owned());
-                Ok(None)
-            }
-            Err(RestoreError::Repository(RepositoryError::Content(error))) => {
-                self.problem(show, error.to_string());
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Stages a content; gives its number and digest.
-    fn stage(&mut self, record: &Record) -> Result<Option<(u64, Digest)>> {
-        let Some((_, What::File { place, .. })) = &record.state else { return Ok(None) };
         self.next_number += 1;
         let number = self.next_number;
-        let missing = |error: ContentError| RestoreError::Repository(error.into());
+        let staged = self.stage(record, number);
+        Ok(self.right(&record.path, staged, check)?.map(|digest| (number, digest)))
+    }
+
+    fn stage(&self, record: &Record, number: u64) -> std::result::Result<Digest, Staged> {
         if self.view.is_patched(&record.path) {
-            let (bytes, digest) = self.view.patch(record).map_err(missing)?;
-            self.stage_whole(number, &bytes, digest)?;
-            return Ok(Some((number, digest)));
+            let (bytes, digest) = self.view.patch(record)?;
+            self.stage_whole(number, &bytes, digest).map_err(|error| match error {
+                RestoreError::Sync(error) => Staged::Failed(error),
+                other => Staged::Failed(SyncError::Failed(other.to_string())),
+            })?;
+            return Ok(digest);
         }
-        let place = place.ok_or(ContentError::Nowhere).map_err(missing)?;
-        let staging = self.staging.clone();
-        let read = self.view.contents.read(place, |piece, bytes| {
-            let piece = Piece { number, ..piece.clone() };
-            staging.take(&Block { pieces: vec![piece], data: bytes.to_vec() }).map_err(Staged::Failed)
-        });
-        match read {
-            Ok(digest) => Ok(Some((number, digest))),
-            Err(Staged::Content(error)) => {
-                self.staging.discard(number)?;
-                Err(missing(error))
+        match &record.state {
+            Some((_, What::File { place: Some(place), .. })) => {
+                ahead::stage(&self.view.contents, &self.staging, number, *place)
             }
-            Err(Staged::Failed(error)) => Err(error.into()),
+            _ => Err(Staged::Content(ContentError::Nowhere)),
         }
     }
 
@@ -503,20 +461,22 @@ impl<'a> Restore<'a> {
         let piece = Piece { number, offset: 0, length, last: Some(digest), sparse: false };
         Ok(self.staging.take(&Block { pieces: vec![piece], data: bytes.to_vec() })?)
     }
+}
 
-    fn put(&mut self, batch: &mut Batch, hand: &mut Hand, edit: &mut Edit<'_>) -> Result<()> {
-        let Batch { changes, .. } = std::mem::take(batch);
-        for change in &changes {
-            edit.apply(change)?;
-        }
-        edit.flush()?;
-        Ok(hand.batch(&changes, &Arrived, edit)?)
+/// Bytes that a change writes.
+fn brought(change: &Change) -> u64 {
+    match change {
+        Change::Put { file, .. } => file.size,
+        _ => 0,
     }
 }
 
 /// Why a content was not staged.
+#[derive(Debug)]
 enum Staged {
+    /// It cannot be had.
     Content(ContentError),
+    /// The disk refuses.
     Failed(SyncError),
 }
 

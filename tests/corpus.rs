@@ -283,9 +283,66 @@ fn every_format_that_was_released_can_still_be_read() {
                 let messages = frames(&file);
                 messages.iter().map(|frame| message_name(&file, frame)).collect::<Vec<_>>().join(" ")
             }
+            "repository" => restored(&project("fixtures/formats").join(&file)),
             other => panic!("LIST: the format \"{other}\" of {file} is not known"),
         };
         assert_eq!(found, wanted, "{file}");
+    }
+}
+
+/// What each point of a repository, and the newest moment of its log, restores: how many files, and a digest of their paths
+/// and contents.
+fn restored(repository: &Path) -> String {
+    let home = tempfile::tempdir().expect("a directory");
+    let standby = home.path().join("standby");
+    std::fs::create_dir(&standby).expect("a standby");
+    copy(repository, &standby.join(".mailtwin"));
+    run("verify", &standby, &["--all"]);
+    let mut labels: Vec<String> = names_in(&standby.join(".mailtwin/points")).into_iter().collect();
+    labels.sort();
+    let options = labels.iter().map(|label| vec!["--point", label.as_str()]).chain([vec![]]);
+    let told = options.enumerate().map(|(number, options)| {
+        let place = home.path().join(number.to_string());
+        run("restore", &standby, &[options.as_slice(), &["--to", place.to_str().expect("text")]].concat());
+        let mut files: Vec<std::path::PathBuf> = Vec::new();
+        files_beneath(&place, &mut files);
+        files.sort();
+        let mut hasher = blake3::Hasher::new();
+        for file in &files {
+            hasher.update(file.strip_prefix(&place).expect("beneath").as_os_str().as_encoded_bytes());
+            hasher.update(&[0]).update(&read(file));
+        }
+        format!("{}:{}", files.len(), &hasher.finalize().to_hex()[..16])
+    });
+    told.collect::<Vec<_>>().join(" ")
+}
+
+fn run(verb: &str, standby: &Path, options: &[&str]) {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_mailtwin")).arg(verb).arg(standby).args(options).output();
+    let output = output.expect("mailtwin starts");
+    assert!(output.status.success(), "{verb} {options:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a directory");
+    for name in names_in(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        match from.is_dir() {
+            true => copy(&from, &to),
+            false => drop(std::fs::copy(&from, &to).expect("is copied")),
+        }
+    }
+}
+
+fn files_beneath(directory: &Path, files: &mut Vec<std::path::PathBuf>) {
+    for name in names_in(directory) {
+        let path = directory.join(name);
+        match path.symlink_metadata().expect("is there").is_dir() {
+            true => files_beneath(&path, files),
+            false if path.is_file() => files.push(path),
+            false => {}
+        }
     }
 }
 

@@ -149,6 +149,7 @@ fn hello(mirror: &Path) -> Hello {
         filters: Vec::new(),
         boot: Digest::default(),
         ancestry: Vec::new(),
+        restore: None,
     }
 }
 

@@ -829,3 +829,18 @@ fn sockets_and_pipes_are_left_out_counted_and_said() {
     assert_mirrored(&pair);
     assert!(!pair.mirror.join("a-fifo").exists());
 }
+
+#[test]
+fn a_folder_made_under_the_name_of_one_that_was_renamed_arrives() {
+    let pair = synced_mailbox();
+    let sent = folder(&pair, ".Sent");
+    rename(&sent.0, &pair.source.join(".Was-Sent"));
+    for name in [".Another", ".Sent"] {
+        let made = Folder::create(&pair.source.join(name));
+        made.file(950, "S", format!("Subject: {name}\n\nnew\n").as_bytes());
+        made.rewrite_uidlist();
+    }
+    pair.sync(&UNGUARDED);
+    assert_mirrored(&pair);
+    pair.sync(&UNGUARDED).shipped_nothing();
+}

@@ -437,6 +437,21 @@ fn large_contents_come_back() {
 }
 
 #[test]
+fn a_content_that_takes_its_time_to_arrive_stands_whole_in_the_log() {
+    let mut pair = Pair::through_a_pipe();
+    pair.mail = false;
+    fs::write(pair.source.join("small"), "first").expect("a file");
+    pair.sync(&UNGUARDED);
+    backup(&pair, &[]);
+    // After 256 MiB the slave would begin another log. Zeros are next to nothing on the way, and slow at this rate.
+    let zeros = fs::File::create(pair.source.join("zeros")).expect("a file");
+    zeros.set_len(300 << 20).expect("a length");
+    pair.sync(&["--bwlimit", "10"]);
+    let remembered = remember(&pair);
+    assert_restores(&pair.mirror, &["--at", &remembered.moment], &remembered.tree, false);
+}
+
+#[test]
 fn mailboxes_of_several_users_come_back() {
     let pair = Pair::new();
     make_vmail(&pair.source, 3);

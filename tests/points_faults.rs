@@ -18,7 +18,7 @@ use tree::*;
 const POINTS: u64 = 10;
 
 /// The last steps of a restore, in which it takes its own state away.
-const TIDYING: u64 = 5;
+const TIDYING: u64 = 7;
 
 /// A standby, its points and moments so far, and what it is now.
 struct Kept {
@@ -253,7 +253,8 @@ fn a_restore_killed_while_it_tidies_up_is_finished_by_running_it_again() {
 
 /// Whether the second run went to its end before the kill was due.
 fn finished(place: &Path) -> bool {
-    place.is_dir() && !place.join(".mailtwin").exists() && !names_in(place).is_empty()
+    let is_state = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b".mailtwin");
+    place.is_dir() && !names_in(place).is_empty() && !names_in(place).iter().any(is_state)
 }
 
 /// Fails a restore at the points of a sweep: it says so, and what it brought is right. Where it stopped, running it
@@ -343,6 +344,41 @@ fn unnamed(run: &Run, place: &Path, expected: &Tree) -> Vec<String> {
 
 fn is_file(entry: &Entry) -> bool {
     matches!(entry.kind, Kind::File(..))
+}
+
+// ---- limits ----
+
+/// Each run leaves a segment, and a week of runs every five minutes leaves more than a process may open.
+#[test]
+fn points_can_lie_in_more_segments_than_files_may_be_open() {
+    const FILES: u32 = 90;
+    let pair = Pair::new();
+    let inbox = Folder::create(&pair.source);
+    inbox.deliver(0, &letter(0, 300));
+    pair.sync(&UNGUARDED);
+    backup(&pair, &[]);
+    for number in 1..=u64::from(FILES) + 20 {
+        inbox.deliver(number, &letter(number, 300));
+        pair.sync(&UNGUARDED);
+    }
+    assert!(names_in(&log_of(&pair.mirror)).len() > FILES as usize, "the test means to see many segments");
+    let remembered = remember(&pair);
+    let limited = |verb: &str, words: &[&str]| {
+        let mut command = std::process::Command::new("prlimit");
+        command.arg(format!("--nofile={FILES}:{FILES}")).args([BINARY, verb]).arg(&pair.mirror).args(words);
+        decent(finish(&mut command)).ended_with(0)
+    };
+    let mut made = Vec::new();
+    for kind in ["--diff", "--full"] {
+        let report = limited("backup", &[kind, "--json"]).report();
+        made.push(report.0["label"].as_str().expect("a label").to_owned());
+    }
+    limited("verify", &["--all"]);
+    for options in [["--point", &made[0]], ["--point", &made[1]], ["--at", &remembered.moment]] {
+        let place = fresh_place(pair.home());
+        limited("restore", &[&options[..], &["--to", place.to_str().expect("ours")]].concat());
+        assert_same("restored", &remembered.tree, &restored_tree(&place, true));
+    }
 }
 
 // ---- damage ----
@@ -571,7 +607,6 @@ fn what_a_damaged_manifest_takes_away_is_named() {
 }
 
 #[test]
-#[ignore = "fault: the last segment of the log may be missing, or another one, and nobody notices"]
 fn damage_of_the_log_is_told_by_whoever_reads_it() {
     survives_damage(bytes_of_the_last_moment, |path, _| is_of_the_log(path));
 }
@@ -584,7 +619,6 @@ fn damage_of_a_point_is_told_by_whoever_begins_with_it() {
 }
 
 #[test]
-#[ignore = "fault: the last segment of the log may be missing, and nobody notices"]
 fn a_point_from_a_damaged_log_is_right_or_says_that_it_is_not() {
     survives_damage(the_next_point, |path, damage| is_of_the_log(path) && !matches!(damage, Damage::Swap(_)));
 }

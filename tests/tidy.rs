@@ -17,8 +17,8 @@ const LAYERS: [&[&str]; 9] = [
     &["disk", "transport"],
     &["catalogue", "log"],
     &["sync", "repository"],
-    &["backup", "mount", "restore"],
-    &["config"],
+    &["backup", "restore", "export", "mount"],
+    &["config", "drill"],
     &["cli"],
 ];
 

@@ -19,7 +19,8 @@ pub fn write(random: &mut Random, prose: &Prose, out: &mut Vec<u8>) {
     encode(&contents(random, prose, bytes), out);
 }
 
-fn contents(random: &mut Random, prose: &Prose, bytes: usize) -> Vec<u8> {
+/// An attachment of that length, not yet encoded.
+pub fn contents(random: &mut Random, prose: &Prose, bytes: usize) -> Vec<u8> {
     let mut contents = Vec::with_capacity(bytes + 4_096);
     let kind = random.unit();
     while contents.len() < bytes {
@@ -62,7 +63,8 @@ fn table(random: &mut Random, prose: &Prose, bytes: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends an attachment in lines of base64.
+pub fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     for line in bytes.chunks(LINE) {
         line.chunks(3).for_each(|three| out.extend_from_slice(&quartet(three)));
         out.push(b'\n');

@@ -107,7 +107,7 @@ impl Folder {
     }
 
     /// Rewrites the list by rename, as Dovecot does, without the lines of `gone` and with new ones for `come`.
-    fn edit_uidlist(&self, gone: &[String], come: &[String]) -> Outcome<()> {
+    pub fn edit_uidlist(&self, gone: &[String], come: &[String]) -> Outcome<()> {
         let path = self.path.join("dovecot-uidlist");
         let list = fs::read_to_string(&path).doing(path.display())?;
         let gone: HashSet<&str> = gone.iter().map(|name| base(name)).collect();
@@ -144,7 +144,7 @@ fn header(old: &str, next_uid: u64) -> String {
 }
 
 /// UIDs only grow: one more than the header and the last line promise.
-fn next_uid(list: &str) -> u64 {
+pub fn next_uid(list: &str) -> u64 {
     let header = list.lines().next().unwrap_or_default();
     let promised = header.split(' ').find_map(|field| field.strip_prefix('N')?.parse().ok()).unwrap_or(1);
     let last = list.lines().skip(1).last().and_then(|line| line.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);

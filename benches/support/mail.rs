@@ -57,14 +57,19 @@ impl MailMaker {
 
     /// A message as mailboxes hold them, about one in five with an attachment.
     pub fn real(&self, key: Key, sent: u64, out: &mut Vec<u8>) {
+        self.message(key, sent, None, out);
+    }
+
+    /// As `real`, with this attachment where one is given.
+    pub fn message(&self, key: Key, sent: u64, attachment: Option<&[u8]>, out: &mut Vec<u8>) {
         let mut random = self.random(key);
         let bytes = random.log_normal(TEXT_MEDIAN, TEXT_SIGMA).clamp(TEXT_LIMITS.0, TEXT_LIMITS.1) as usize;
         let thread = key.thread();
         let sender = self.person(key, key.number * 7 % MESSAGES_IN_THREAD + thread);
         self.transport_headers(&mut random, key, &sender, sent, out);
         self.subject(key, thread, out);
-        if random.chance(ATTACHMENT_SHARE) {
-            self.with_attachment(&mut random, key, &sender, bytes, out);
+        if random.chance(ATTACHMENT_SHARE) || attachment.is_some() {
+            self.with_attachment(&mut random, key, &sender, bytes, attachment, out);
         } else {
             out.extend_from_slice(b"MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n");
             self.text(&mut random, key, &sender, bytes, out);
@@ -201,7 +206,15 @@ impl MailMaker {
         out.push(b'\n');
     }
 
-    fn with_attachment(&self, random: &mut Random, key: Key, sender: &Person, bytes: usize, out: &mut Vec<u8>) {
+    fn with_attachment(
+        &self,
+        random: &mut Random,
+        key: Key,
+        sender: &Person,
+        bytes: usize,
+        attachment: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) {
         let boundary = format!("------------{}", token(random, 24));
         put(
             out,
@@ -218,7 +231,10 @@ impl MailMaker {
                 "--{boundary}\nContent-Type: {kind}; name=\"{name}.{extension}\"\nContent-Disposition: attachment; filename=\"{name}.{extension}\"\nContent-Transfer-Encoding: base64\n\n"
             ),
         );
-        attachment::write(random, &self.prose, out);
+        match attachment {
+            Some(contents) => attachment::encode(contents, out),
+            None => attachment::write(random, &self.prose, out),
+        }
         put(out, format_args!("--{boundary}--\n"));
     }
 }

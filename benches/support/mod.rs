@@ -1,22 +1,16 @@
-//! What the comparison is made of: trees of mail, tools to run on them, and a table.
+//! What the comparisons are made of: trees of mail, tools to run on them, and a table.
 //!
 //! `random` `prose` `attachment` `mail` make messages; `tree` files them as Dovecot does; `folder` changes them;
-//! `ground` keeps the disk; `tools` `memory` `pair` `compare` run and check; `idle` `changes` `first_copy` `live` are the rows;
-//! `table` prints.
+//! `ground` keeps the disk; `tools` `memory` `compare` run and check; `options` `machine` `table` say what was asked for, where, and what came out.
 
 pub mod attachment;
-pub mod changes;
 pub mod compare;
-pub mod first_copy;
 pub mod folder;
 pub mod ground;
-pub mod idle;
-pub mod live;
 pub mod machine;
 pub mod mail;
 pub mod memory;
 pub mod options;
-pub mod pair;
 pub mod prose;
 pub mod random;
 pub mod table;
@@ -43,5 +37,5 @@ impl<T, E: Display> Doing<T> for Result<T, E> {
 /// Says on standard error what is going on; standard output is for the table.
 #[allow(clippy::print_stderr, reason = "a benchmark is a program: it speaks to whoever started it")]
 pub fn say(what: impl Display) {
-    eprintln!("versus_rsync: {what}");
+    eprintln!("{}: {what}", env!("CARGO_CRATE_NAME"));
 }

@@ -1,57 +1,71 @@
-//! What was typed after `cargo bench --bench versus_rsync --`.
+//! What was typed after `cargo bench --bench NAME --`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Doing, Outcome};
 
-pub const USAGE: &str = "\
-cargo bench --bench versus_rsync -- [FILTER]... [OPTIONS]
+const GB: u64 = 1_000_000_000;
 
-FILTER       rows whose name contains it: idle flags seen rename move link uidlist first-copy live
---quick      everything 20 times smaller, two runs: a smoke test, not a measurement
---runs N     measured runs of each row (5; first-copy 3; live 20)
---dir DIR    make the trees in DIR and leave them there for the next time (14 GB must be free)
---rsync-only leave mailtwin out
---verify     also count, with strace, the messages that a flag change makes mailtwin open
---settle S   seconds to wait after a mass deletion where caches cannot be dropped (370)
---space GB   largest room to take on the disk (12)";
+/// What was typed, while it is being understood: a benchmark takes out what it alone knows.
+pub struct Arguments {
+    typed: Vec<String>,
+    usage: &'static str,
+}
 
-/// Validated options.
+impl Arguments {
+    pub fn new(typed: impl Iterator<Item = String>, usage: &'static str) -> Self {
+        Self { typed: typed.collect(), usage }
+    }
+
+    /// Whether this flag was given.
+    pub fn flag(&mut self, name: &str) -> bool {
+        let before = self.typed.len();
+        self.typed.retain(|argument| argument != name);
+        self.typed.len() < before
+    }
+
+    /// Everything else. `rows` are the names that a filter may mean, `space` the room to take where nothing is said, in GB.
+    pub fn options(self, rows: &[&str], space: u64) -> Outcome<Options> {
+        let Self { typed, usage } = self;
+        let mut options = Options::new(space * GB);
+        let mut arguments = typed.into_iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value\n{usage}"));
+            match argument.as_str() {
+                // Cargo itself adds this one.
+                "--bench" => {}
+                "--quick" => (options.quick, options.scale) = (true, options.scale.max(20)),
+                "--scale" => options.scale = value()?.parse::<u64>().doing("--scale")?.max(1),
+                "--runs" => options.runs = Some(value()?.parse().doing("--runs")?),
+                "--dir" => options.dir = Some(value()?.into()),
+                "--settle" => options.settle = Duration::from_secs(value()?.parse().doing("--settle")?),
+                "--space" => options.space = value()?.parse::<u64>().doing("--space")? * GB,
+                flag if flag.starts_with('-') => return Err(format!("unknown option {flag}\n{usage}").into()),
+                filter if rows.iter().any(|row| row.contains(filter)) => options.filters.push(filter.to_owned()),
+                filter => return Err(format!("there is no row {filter}: {}", rows.join(" ")).into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Validated options that all benchmarks have.
 pub struct Options {
     pub filters: Vec<String>,
     pub quick: bool,
+    /// How many times smaller everything is than what the README tells of.
+    pub scale: u64,
     pub runs: Option<usize>,
     pub dir: Option<PathBuf>,
-    pub rsync_only: bool,
-    pub verify: bool,
     pub settle: Duration,
     pub space: u64,
 }
 
 impl Options {
-    pub fn parse(arguments: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut options = Self::default();
-        let mut arguments = arguments;
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} needs a value\n{USAGE}"));
-            match argument.as_str() {
-                // Cargo itself adds this one.
-                "--bench" => {}
-                "--quick" => options.quick = true,
-                "--rsync-only" => options.rsync_only = true,
-                "--verify" => options.verify = true,
-                "--runs" => options.runs = Some(value()?.parse().doing("--runs")?),
-                "--dir" => options.dir = Some(value()?.into()),
-                "--settle" => options.settle = Duration::from_secs(value()?.parse().doing("--settle")?),
-                "--space" => options.space = value()?.parse::<u64>().doing("--space")? * 1_000_000_000,
-                flag if flag.starts_with('-') => {
-                    return Err(format!("unknown option {flag}\n{USAGE}").into());
-                }
-                filter => options.filters.push(filter.to_owned()),
-            }
-        }
-        Ok(options)
+    fn new(space: u64) -> Self {
+        let settle = Duration::from_secs(370);
+        Self { filters: Vec::new(), quick: false, scale: 1, runs: None, dir: None, settle, space }
     }
 
     pub fn wants(&self, row: &str) -> bool {
@@ -62,23 +76,8 @@ impl Options {
         self.runs.unwrap_or(if self.quick { 2 } else { usual }).max(1)
     }
 
-    /// A number of users or messages, 20 times smaller in a smoke test.
+    /// A number of users or messages, smaller in a smoke test.
     pub fn scaled(&self, number: u64) -> u64 {
-        if self.quick { number.div_ceil(20) } else { number }
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            filters: Vec::new(),
-            quick: false,
-            runs: None,
-            dir: None,
-            rsync_only: false,
-            verify: false,
-            settle: Duration::from_secs(370),
-            space: 12_000_000_000,
-        }
+        number.div_ceil(self.scale)
     }
 }

@@ -11,7 +11,7 @@ use super::mail::{Key, MailMaker};
 use super::random::Random;
 use super::{Doing, Outcome, say};
 
-const SEED: u64 = 20_261_122;
+pub const SEED: u64 = 20_261_122;
 /// The first message of a folder arrived then; an hour or so lies between two.
 const FIRST_ARRIVAL: u64 = 1_690_000_000;
 const HOST: &str = "imap-backend-03.example.org";
@@ -41,6 +41,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Small messages, 2,000 of each user.
+    pub fn many(users: u64) -> Self {
+        Self { users, folders: 10, messages_in_folder: 200, archive: 0, texture: Texture::Small }
+    }
+
     pub fn messages(&self) -> u64 {
         self.users * self.folders * self.messages_in_folder + self.archive
     }

@@ -7,9 +7,9 @@
 //! A changed folder is read so that what was read belongs together (DOVECOT.md 8.2): `new` before `cur`, so
 //! that a message on its way is seen at least once; the control files after both; then all looked at again.
 //!
-//! A look goes through the rooms in this order: `quick` (is all as recorded?), `sight` (a directory), `messages`,
-//! `files`, `capture` (control files; does it belong together?). Nothing is decided here about what to do: [`Diff`]
-//! is a value.
+//! A look goes through the rooms in this order: `quick` (is all as recorded? `sketch` tells it of a whole tree), `sight`
+//! (a directory), `messages`, `files`, `capture` (control files; does it belong together?). Nothing is decided here about
+//! what to do: [`Diff`] is a value.
 
 use super::directory::{self, Directory, Row, is_paged};
 use super::edit::Edit;
@@ -27,13 +27,20 @@ mod files;
 mod messages;
 mod quick;
 mod sight;
+pub mod sketch;
 
 pub use capture::CAPTURE_MAX;
 pub use diff::{Diff, Found, Renamed};
 pub use messages::chase;
+pub use quick::{Check, Expected};
+pub(super) use sight::is_racy;
 
 /// How often a folder that changes under the eyes is read again before what was seen is taken.
 const TRIES: usize = 5;
+
+/// How often it is read again for a control file that is being written: without it the folder has to wait for the next
+/// run.
+const TORN_TRIES: usize = 40;
 
 /// How long to leave the writer of a uidlist that is not whole.
 const WRITING: std::time::Duration = std::time::Duration::from_millis(3);
@@ -101,11 +108,12 @@ impl<'a> Scanner<'a> {
                 }
             }
             let settled = self.is_settled(&diff);
-            if settled || tries == TRIES {
+            if settled || tries >= TRIES {
                 diff.uncertain = diff.uncertain || !settled && !self.local;
                 // One that stays as it is, tried again and again, is what the master has; its mail server will
                 // see to it.
-                if diff.torn.is_empty() && !diff.odd || tries == TRIES {
+                let most = if diff.torn.is_empty() { TRIES } else { TORN_TRIES };
+                if diff.torn.is_empty() && !diff.odd || tries >= most {
                     return Ok(Some(diff));
                 }
             }

@@ -6,7 +6,7 @@
 use super::backend::{Deferred, Overlay, Shared};
 use super::damage::caught;
 use super::digest::Sum;
-use crate::disk::{DiskError, Root};
+use crate::disk::{DiskError, Root, Stat};
 use crate::id::{Epoch, Position, SetId};
 use crate::path::TreePath;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -134,6 +134,13 @@ impl Catalogue {
     /// The state directory that the file is in; `None` in a dry run.
     pub(super) fn state(&self) -> Option<&Path> {
         self.state.as_deref()
+    }
+
+    /// What tells whether the file was written to: its own times and length. `None` in a dry run, and where it was
+    /// written so shortly ago that its times would not tell.
+    pub(super) fn stamp(&self) -> Option<Stat> {
+        let stat = Root::open(self.state()?).ok()?.stat(&file_path()).ok()?;
+        (!super::scan::is_racy(&stat)).then_some(stat)
     }
 
     fn open_file(state: &Root) -> Result<Self, CatalogueError> {

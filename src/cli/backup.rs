@@ -22,6 +22,10 @@ pub struct Arguments {
     #[arg(long)]
     pub diff: bool,
 
+    /// Make a full that reads everything from the mirror anew, as the first one does, and takes nothing from earlier points or the log
+    #[arg(long, conflicts_with = "diff")]
+    pub fresh: bool,
+
     /// With neither --full nor --diff: a full where the newest is older than this, else a differential
     #[arg(long, value_name = "AGE", default_value = "7d")]
     pub full_every: String,
@@ -46,14 +50,18 @@ pub fn run(arguments: &Arguments) -> u8 {
                 (_, true) => Some(PointKind::Differential),
                 _ => None,
             },
+            fresh: arguments.fresh,
             full_every: moment::duration(&arguments.full_every).map_err(|error| Failure(error.to_string(), 2))?,
             note: arguments.note.clone().unwrap_or_default(),
             now: now(),
         };
-        let report =
-            backup::run(&request).map_err(|error: BackupError| Failure(error.to_string(), error.exit_code()))?;
-        Ok(conclude(arguments, &report))
+        Ok(conclude(arguments, &backup::run(&request).map_err(failure)?))
     })
+}
+
+fn failure(error: BackupError) -> Failure {
+    let hint = if error.is_full() { ": the disk is full; mailtwin expire can run all the same" } else { "" };
+    Failure(format!("{error}{hint}"), error.exit_code())
 }
 
 fn conclude(arguments: &Arguments, report: &Report) -> u8 {
@@ -74,9 +82,7 @@ fn conclude(arguments: &Arguments, report: &Report) -> u8 {
         let what = format!("{} messages, {}", header.messages, bytes(header.bytes));
         print(&format!("{}: {}, {what}, position {}", report.label, report.label.kind(), header.position));
     }
-    for problem in &report.problems {
-        say(problem);
-    }
+    report.problems.iter().chain(&report.warnings).for_each(|sentence| say(sentence));
     match report.problems.is_empty() {
         true => 0,
         false => tell("the point was made without what is named above", 23),

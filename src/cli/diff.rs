@@ -1,12 +1,9 @@
-//! `mailtwin diff`: what changed between two moments. `mailtwin timeline`: where a message was, point by point.
+//! `mailtwin diff`: what changed between two moments.
 
 use super::error::{print, say};
-use super::standby::{Failure, Standby, label_of, run as running, shown, time_of};
-use crate::moment;
+use super::standby::{Failure, Standby, label_of, run as running, time_of};
 use crate::path::{TreePath, escape};
 use crate::repository::difference::{self, Changed};
-use crate::repository::layout::Repository;
-use crate::repository::record::What;
 use crate::repository::view::{At, View};
 
 /// Options of `diff`.
@@ -23,22 +20,6 @@ pub struct Diff {
     /// A later one [default: the newest state]
     #[arg(value_name = "B")]
     pub after: Option<String>,
-
-    /// Print one list of objects on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Options of `timeline`.
-#[derive(Debug, clap::Args)]
-pub struct Timeline {
-    /// Where
-    #[command(flatten)]
-    pub standby: Standby,
-
-    /// The message's Message-ID
-    #[arg(value_name = "MESSAGE-ID")]
-    pub message_id: String,
 
     /// Print one list of objects on standard output
     #[arg(long)]
@@ -96,67 +77,4 @@ fn json(path: &TreePath, changed: &Changed) -> serde_json::Value {
         "files_removed": changed.files_removed,
         "files_changed": changed.files_changed,
     })
-}
-
-/// Tells where a message was, and gives the exit code.
-pub fn timeline(arguments: &Timeline) -> u8 {
-    running(|| {
-        let repository = arguments.standby.open()?;
-        let id = arguments.message_id.trim_matches(['<', '>']);
-        let mut rows: Vec<Row> = Vec::new();
-        for label in repository.labels()? {
-            rows.push(row(&repository, &At::Point(label), label.to_string(), id)?);
-        }
-        if !rows.is_empty() {
-            rows.push(row(&repository, &At::Newest, "now".to_owned(), id)?);
-        }
-        if rows.iter().all(|row| row.paths.is_empty()) {
-            return Err(Failure(
-                format!("no restore point has a message with the Message-ID {}", escape(id.as_bytes())),
-                1,
-            ));
-        }
-        match arguments.json {
-            true => print(&serde_json::Value::from_iter(rows.iter().map(Row::json)).to_string()),
-            false => rows.iter().for_each(|row| row.print()),
-        }
-        Ok(0)
-    })
-}
-
-/// Where a message was at one moment.
-struct Row {
-    label: String,
-    moment: crate::maildir::entry::Time,
-    paths: Vec<String>,
-}
-
-fn row(repository: &Repository, at: &At, label: String, id: &str) -> Result<Row, Failure> {
-    let view = View::open(repository, at)?;
-    let mut paths = Vec::new();
-    for record in view.beneath(&TreePath::root()) {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                say(&error.to_string());
-                continue;
-            }
-        };
-        let is_meant = matches!(&record.state, Some((_, What::File { envelope: Some(envelope), .. })) if envelope.message_id == id);
-        if is_meant {
-            paths.push(escape(record.path.as_bytes()));
-        }
-    }
-    Ok(Row { label, moment: view.moment, paths })
-}
-
-impl Row {
-    fn json(&self) -> serde_json::Value {
-        serde_json::json!({ "point": self.label, "moment": moment::rfc3339(self.moment), "paths": self.paths })
-    }
-
-    fn print(&self) {
-        let paths = if self.paths.is_empty() { "not there".to_owned() } else { self.paths.join("\n    ") };
-        print(&format!("{}  {}\n    {paths}", shown(self.moment), self.label));
-    }
 }

@@ -1,10 +1,12 @@
 //! `mailtwin find`, `ls` and `cat`: what there was, without restoring it.
 
+use super::deleted::{self, Deleted};
 use super::error::{print, say, tell};
 use super::standby::{Failure, Moment, Standby, run as running, shown, time_of};
 use crate::maildir::entry::Time;
 use crate::moment;
-use crate::path::{TreePath, escape};
+use crate::path::{TreePath, escape, unescape};
+use crate::repository::gone::{Gone, Graves};
 use crate::repository::layout::RepositoryError;
 use crate::repository::record::{Record, What};
 use crate::repository::view::View;
@@ -90,6 +92,7 @@ fn mailboxes(typed: &[u8]) -> Vec<Vec<u8>> {
     if let Some(at) = typed.iter().rposition(|&byte| byte == b'@') {
         names.push([&typed[at + 1..], b"/", &typed[..at]].concat());
     }
+    names.extend(unescape(typed).filter(|bytes| bytes != typed));
     names
 }
 
@@ -104,7 +107,7 @@ pub(super) fn folder(typed: &[u8]) -> Vec<u8> {
 
 impl Filter {
     /// Whether only some of the messages of a folder are meant.
-    fn picks_messages(&self) -> bool {
+    pub(super) fn picks_messages(&self) -> bool {
         self.from.is_some()
             || self.recipient.is_some()
             || self.subject.is_some()
@@ -171,6 +174,10 @@ pub struct Find {
     #[command(flatten)]
     pub moment: Moment,
 
+    /// What is gone
+    #[command(flatten)]
+    pub deleted: Deleted,
+
     /// What
     #[command(flatten)]
     pub filters: Filters,
@@ -227,40 +234,64 @@ pub fn find(arguments: &Find) -> u8 {
         filters.recipient = filters.recipient.or_else(|| arguments.to.clone());
         let filter = filters.compile()?;
         let repository = arguments.standby.open()?;
+        let root = TreePath::root();
+        if let Some(Gone { view, graves, .. }) = arguments.deleted.find(&repository)? {
+            let is_meant = |record: &Record| graves.went(&record.path).is_some() && filter.wants(record);
+            return list(&view, &root, arguments.json, is_meant, Some(&graves));
+        }
         let view = View::open(&repository, &arguments.moment.parse()?)?;
         let is_message = |record: &Record| matches!(&record.state, Some((_, What::File { envelope: Some(_), .. })));
-        list(&view, &TreePath::root(), arguments.json, |record| is_message(record) && filter.wants(record))
+        list(&view, &root, arguments.json, |record| is_message(record) && filter.wants(record), None)
     })
 }
 
 /// Lists a directory and gives the exit code.
 pub fn ls(arguments: &Ls) -> u8 {
     running(|| {
-        let path = arguments.path.as_ref().map_or(Ok(TreePath::root()), |typed| {
-            let typed = typed.as_bytes();
-            TreePath::new(typed.strip_suffix(b"/").unwrap_or(typed)).map_err(|error| Failure(error.to_string(), 2))
-        })?;
+        let typed = arguments.path.as_ref().map_or(&b""[..], |typed| typed.as_bytes());
+        let typed = typed.strip_suffix(b"/").unwrap_or(typed);
+        let paths = paths_of(typed);
+        if paths.is_empty() {
+            TreePath::new(typed).map_err(|error| Failure(error.to_string(), 2))?;
+        }
+        let shown = escape(paths.first().map_or(typed, TreePath::as_bytes));
         let repository = arguments.standby.open()?;
         let view = View::open(&repository, &arguments.moment.parse()?)?;
-        let (meta_and_what, shown) = (view.get(&path)?, escape(path.as_bytes()));
-        let is_directory = match meta_and_what {
-            None => return Err(Failure(format!("{shown} was not there at that moment"), 1)),
-            Some((_, what)) => what == What::Directory,
+        let Some(Record { path, state }) = first_there(&view, paths)? else {
+            return Err(Failure(format!("{shown} was not there at that moment"), 1));
         };
-        list(&view, &path, arguments.json, |record| match is_directory {
+        let is_directory = matches!(state, Some((_, What::Directory)));
+        let is_meant = |record: &Record| match is_directory {
             true => record.path != path && record.path.parent() == path,
             false => record.path == path,
-        })
+        };
+        list(&view, &path, arguments.json, is_meant, None)
     })
 }
 
-fn list(view: &View, beneath: &TreePath, as_json: bool, wanted: impl Fn(&Record) -> bool) -> Result<u8, Failure> {
+/// Lists what is wanted of a view; with `graves`, when each went.
+fn list(
+    view: &View,
+    beneath: &TreePath,
+    as_json: bool,
+    wanted: impl Fn(&Record) -> bool,
+    graves: Option<&Graves>,
+) -> Result<u8, Failure> {
     let mut objects = Vec::new();
     let mut damaged = false;
     for record in view.beneath(beneath) {
         match record {
-            Ok(record) if wanted(&record) && as_json => objects.push(json(&record)),
-            Ok(record) if wanted(&record) => print(&line(&record)),
+            Ok(record) if wanted(&record) => {
+                let went = graves.and_then(|graves| graves.went(&record.path));
+                if as_json {
+                    let mut object = json(&record);
+                    went.iter().for_each(|went| deleted::add(&mut object, went));
+                    objects.push(object);
+                } else {
+                    let when = went.map_or_else(String::new, |went| format!("{}  ", deleted::line(went)));
+                    print(&format!("{when}{}", line(&record)));
+                }
+            }
             Ok(_) => {}
             Err(error) => {
                 say(&error.to_string());
@@ -344,12 +375,27 @@ fn written(result: std::io::Result<()>) -> u8 {
     }
 }
 
+/// The paths that may be meant: what is printed so, and then what has these very bytes.
+fn paths_of(typed: &[u8]) -> Vec<TreePath> {
+    let as_printed = unescape(typed).filter(|bytes| bytes != typed);
+    let both = as_printed.into_iter().chain([typed.to_vec()]);
+    both.filter_map(|bytes| TreePath::new(&bytes).ok()).collect()
+}
+
+/// The first of these paths at which something was.
+fn first_there(view: &View, paths: Vec<TreePath>) -> Result<Option<Record>, Failure> {
+    for path in paths {
+        if let Some(state) = view.get(&path)? {
+            return Ok(Some(Record { path, state: Some(state) }));
+        }
+    }
+    Ok(None)
+}
+
 /// The file that a path or a Message-ID means.
 fn meant(view: &View, typed: &[u8]) -> Result<Record, Failure> {
-    if let Ok(path) = TreePath::new(typed)
-        && let Some(state) = view.get(&path)?
-    {
-        return Ok(Record { path, state: Some(state) });
+    if let Some(record) = first_there(view, paths_of(typed))? {
+        return Ok(record);
     }
     let id = String::from_utf8_lossy(typed);
     let id = id.trim_matches(['<', '>']);

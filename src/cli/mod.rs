@@ -3,9 +3,13 @@
 //! Layer 8. `error` turns a failure into a sentence and an exit code, `terminal` shows progress.
 
 pub mod backup;
+pub mod deleted;
 pub mod diff;
+pub mod drill;
 pub mod error;
+pub mod export;
 pub mod find;
+pub mod link;
 pub mod mount;
 pub mod points;
 pub mod restore;
@@ -14,6 +18,7 @@ pub mod standby;
 pub mod sync;
 pub mod syslog;
 pub mod terminal;
+pub mod timeline;
 pub mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -51,13 +56,17 @@ pub enum Command {
     Cat(find::Cat),
     /// Tell what changed between two moments, by mailbox and folder.
     Diff(diff::Diff),
-    /// Tell where a message was, point by point.
-    Timeline(diff::Timeline),
+    /// Tell the life of a message: where it was, and what happened to it.
+    Timeline(timeline::Arguments),
     /// Bring back a set, a mailbox, a folder or a message as it was.
     Restore(Box<restore::Arguments>),
+    /// Write what there was for other programs: as tar, as mbox, as a plain Maildir.
+    Export(Box<export::Arguments>),
+    /// Restore some mailboxes for practice, compare, and tell how long it took.
+    Drill(drill::Arguments),
     /// Show restore points as directories, read only.
     Mount(mount::Arguments),
-    /// Read restore points as a restore would, and compare.
+    /// Read restore points as a restore would, compare, and mend what is damaged.
     Verify(verify::Verify),
     /// Remove restore points and log that need not be kept.
     Expire(verify::Expire),
@@ -67,7 +76,7 @@ pub enum Command {
     Unpin(points::Pin),
     /// Say something of a restore point.
     Note(points::Note),
-    /// Be the far end of a session; started by `mailtwin sync` through ssh.
+    /// Be the far end of a session; started by `mailtwin sync` and `mailtwin restore` through ssh.
     Serve(serve::Arguments),
 }
 
@@ -115,11 +124,13 @@ pub fn main() -> u8 {
         (Command::Find(arguments), _) => find::find(&arguments),
         (Command::Cat(arguments), _) => find::cat(&arguments),
         (Command::Restore(arguments), _) => restore::run(&arguments),
+        (Command::Export(arguments), _) => export::run(&arguments),
+        (Command::Drill(arguments), _) => drill::run(&arguments),
         (Command::Mount(arguments), _) => mount::run(&arguments),
         (Command::Verify(arguments), _) => verify::verify(&arguments),
         (Command::Expire(arguments), _) => verify::expire(&arguments),
         (Command::Diff(arguments), _) => diff::diff(&arguments),
-        (Command::Timeline(arguments), _) => diff::timeline(&arguments),
+        (Command::Timeline(arguments), _) => timeline::run(&arguments),
         (Command::Pin(arguments), _) => points::pin(&arguments, true),
         (Command::Unpin(arguments), _) => points::pin(&arguments, false),
         (Command::Note(arguments), _) => points::note(&arguments),

@@ -5,7 +5,7 @@ use super::standby::{Failure, Standby, bytes, label_of, run as running, shown};
 use crate::moment;
 use crate::path::escape;
 use crate::repository::label::PointKind;
-use crate::repository::layout::{Point, Repository};
+use crate::repository::layout::{Drilled, Point, Repository};
 
 /// Options of `points`.
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,26 @@ fn json(point: &Point) -> serde_json::Value {
         "verified_how": point.about.verified_how,
         "pinned": point.about.pinned,
         "note": point.about.note,
+        "drilled": point.about.drilled.as_ref().map(drilled),
     })
+}
+
+/// What is remembered of a drill, for programs.
+fn drilled(drilled: &Drilled) -> serde_json::Value {
+    serde_json::json!({
+        "when": moment::rfc3339(drilled.when),
+        "moment": moment::rfc3339(drilled.moment),
+        "mailboxes": drilled.mailboxes,
+        "messages": drilled.messages,
+        "bytes": drilled.bytes,
+        "seconds": drilled.milliseconds as f64 / 1000.0,
+        "result": result(drilled.is_whole),
+    })
+}
+
+/// The word for how a drill went.
+pub(super) fn result(is_whole: bool) -> &'static str {
+    if is_whole { "whole" } else { "differs" }
 }
 
 /// Pins a point, or takes the pin out; gives the exit code.
@@ -128,6 +147,10 @@ fn say_of(standby: &Standby, label: &str, change: impl FnOnce(&mut crate::reposi
 /// # Errors
 /// Where another command holds it.
 pub fn locked(repository: &Repository) -> Result<crate::disk::Writer, Failure> {
-    let busy = "another command is changing the restore points: wait until it has ended";
-    repository.lock()?.ok_or_else(|| Failure(busy.to_owned(), 10))
+    repository.lock()?.ok_or_else(busy)
+}
+
+/// Another command holds the lock.
+pub fn busy() -> Failure {
+    Failure("another command is changing the restore points: wait until it has ended".to_owned(), 10)
 }

@@ -1,13 +1,14 @@
 //! `mailtwin sync`: one cycle.
 
 use super::error::{print, tell};
+use super::link::{Far, Way, throttle};
 use super::terminal::{Shown, Terminal};
 use crate::config::{self, Place, Plan, Typed};
 use crate::maildir::folder::SetKind;
 use crate::monitor::Problem;
 use crate::sync::sender::{self, Report};
 use crate::sync::{SyncError, receiver};
-use crate::transport::{Connection, LinkError, pipe, ssh};
+use crate::transport::pipe;
 use clap::{ArgMatches, ValueEnum};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -60,29 +61,13 @@ pub struct Arguments {
     #[arg(short = 'c', long)]
     pub checksum: bool,
 
-    /// Send at most so much a second: KiB, or with a suffix K, M or G
-    #[arg(long, value_name = "RATE")]
-    pub bwlimit: Option<String>,
-
     /// Stop where more than so many files, or such a share, would be removed [default: half of them, from 32 on]
     #[arg(long, value_name = "N|P%")]
     pub max_delete: Option<String>,
 
-    /// The program that reaches the other host [default: ssh]
-    #[arg(short = 'e', long, value_name = "COMMAND")]
-    pub rsh: Option<String>,
-
-    /// mailtwin on the other host [default: mailtwin]
-    #[arg(long, value_name = "PROGRAM")]
-    pub remote_path: Option<String>,
-
-    /// Give up when the other end says nothing for so many seconds; 0 never
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u64,
-
-    /// zstd level from 1 to 19, 0 for none [default: 4 to another host, 0 on this one]
-    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
-    pub compress_level: Option<i32>,
+    /// How the other host is reached
+    #[command(flatten)]
+    pub link: Way,
 
     /// Owner of everything on the mirror, by name or number
     #[arg(long, value_name = "USER:GROUP")]
@@ -95,14 +80,6 @@ pub struct Arguments {
     /// Say nothing but what went wrong
     #[arg(short = 'q', long, conflicts_with = "verbose")]
     pub quiet: bool,
-
-    /// Show progress; on by default on a terminal
-    #[arg(long, overrides_with = "no_progress")]
-    pub progress: bool,
-
-    /// Show no progress
-    #[arg(long)]
-    pub no_progress: bool,
 
     /// Print what was done in figures
     #[arg(long)]
@@ -126,20 +103,16 @@ impl Arguments {
             filters: filters(matches),
             chown: self.chown.clone(),
             max_delete: self.max_delete.clone(),
-            bwlimit: self.bwlimit.clone(),
-            rsh: self.rsh.clone(),
-            remote_path: self.remote_path.clone(),
-            timeout: self.timeout,
+            link: self.link.typed(),
             checksum: self.checksum,
             dry_run: self.dry_run,
             itemize: self.itemize_changes || self.dry_run,
-            level: self.compress_level,
         }
     }
 
     fn shown(&self) -> Shown {
-        let wanted = self.progress || std::io::stderr().is_terminal() && !self.quiet;
-        Shown { verbose: self.verbose > 0, quiet: self.quiet, progress: wanted && !self.no_progress, json: self.json }
+        let progress = self.link.shows_progress(std::io::stderr().is_terminal() && !self.quiet);
+        Shown { verbose: self.verbose > 0, quiet: self.quiet, progress, json: self.json }
     }
 }
 
@@ -186,7 +159,7 @@ fn here(plan: &Plan, terminal: &Terminal) -> Result<Report, SyncError> {
             let (mut near, far) = pipe::pair("the slave");
             // What goes wrong there is said through the pipe.
             scope.spawn(move || drop(receiver::serve(far)));
-            throttle(&mut near, plan.rate);
+            throttle(&mut near, plan.link.rate);
             Ok(near)
         })
     })
@@ -194,40 +167,10 @@ fn here(plan: &Plan, terminal: &Terminal) -> Result<Report, SyncError> {
 
 /// The far end is a program on another host.
 fn there(plan: &Plan, host: &str, terminal: &Terminal) -> Result<Report, SyncError> {
-    let mut link = None;
-    let ran = sender::run(&plan.request, terminal, || {
-        let mut started = ssh::start(host, &plan.command, plan.timeout).map_err(LinkError::from)?;
-        let connection = started.connection.take();
-        link = Some(started);
-        let mut near = connection.ok_or(SyncError::Protocol("there is no connection"))?;
-        throttle(&mut near, plan.rate);
-        Ok(near)
-    });
-    let status = link.and_then(ssh::Link::finish);
-    // What is wrong with what the other end says needs its name.
-    let ran = ran.map_err(|error| match error {
-        SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_)) => {
-            SyncError::Failed(format!("{host}: {error}"))
-        }
-        other => other,
-    });
-    match (ran, status.and_then(|status| status.code())) {
-        (Err(SyncError::Link(error)), Some(code @ (126 | 127))) => Err(SyncError::Failed(format!(
-            "{host} cannot run {} ({error}; exit code {code}): install mailtwin there, or say with --remote-path where it is",
-            crate::path::escape(plan.remote_path.as_bytes())
-        ))),
-        (Err(SyncError::Link(error)), Some(255)) => Err(SyncError::Failed(format!(
-            "cannot reach {host}: {error} (exit code 255): try \"{}\" by hand",
-            plan.command.join(" ")
-        ))),
-        (ran, _) => ran,
-    }
-}
-
-fn throttle(connection: &mut Connection, rate: Option<u64>) {
-    if let Some(rate) = rate {
-        connection.sender.limit(rate);
-    }
+    let mut far = Far::new(host, &plan.link);
+    let ran = sender::run(&plan.request, terminal, || far.connect());
+    let ended = far.end();
+    ran.map_err(|error| ended.explain(error))
 }
 
 fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem]) -> u8 {

@@ -91,7 +91,7 @@ impl Monitor for Terminal {
                 Phase::Connect => "connecting",
                 Phase::Compare => "comparing",
                 Phase::Send => "looking",
-                Phase::Finish => "waiting for the slave",
+                Phase::Finish => "waiting for the other end",
             }),
             Event::Planned { messages, bytes } => {
                 self.bar.inc_length(bytes);

@@ -1,16 +1,21 @@
-//! `mailtwin verify`: reads restore points as a restore would. `mailtwin expire`: removes those that need not be kept.
+//! `mailtwin verify`: reads restore points as a restore would, and mends what is damaged. `mailtwin expire`: removes those that need not be kept.
 
 use super::error::{print, say, tell};
-use super::points::locked;
+use super::points::busy;
 use super::standby::{Failure, Standby, bytes, label_of, run as running};
-use crate::disk::now;
+use crate::disk::{DiskError, Root, now};
 use crate::moment;
-use crate::path::escape;
+use crate::monitor::Problem;
+use crate::path::{TreePath, escape};
 use crate::repository::expire;
 use crate::repository::label::PointLabel;
 use crate::repository::layout::{About, Repository};
+use crate::repository::mend::{self, Mended};
 use crate::repository::retention::Policy;
 use crate::repository::verify::{self, Report, Sample};
+use crate::restore::{self, RestoreError};
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 
 /// Options of `verify`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +35,14 @@ pub struct Verify {
     /// The N-th of T parts of the contents: 1/7 today, 2/7 tomorrow
     #[arg(long, value_name = "N/T")]
     pub sample: Option<String>,
+
+    /// The mirror itself, against the newest moment: all of it is read
+    #[arg(long, conflicts_with_all = ["point", "all", "sample"])]
+    pub mirror: bool,
+
+    /// Only look: what is damaged stays as it is
+    #[arg(long)]
+    pub no_mend: bool,
 
     /// Print one list of objects on standard output
     #[arg(long)]
@@ -64,40 +77,192 @@ pub struct Expire {
     pub json: bool,
 }
 
+/// What was found of a point, and what became of it.
+struct Outcome {
+    label: PointLabel,
+    /// What was damaged, mended or not.
+    found: Vec<String>,
+    mended: Mended,
+    /// What is so in the end.
+    report: Report,
+}
+
 /// Verifies, and gives the exit code.
 pub fn verify(arguments: &Verify) -> u8 {
     running(|| {
+        if arguments.mirror {
+            return mirror(arguments);
+        }
         let sample = arguments.sample.as_deref().map(sample_of).transpose()?;
         let repository = arguments.standby.open()?;
-        let labels = labels(arguments, &repository)?;
-        let mut damaged = false;
-        let mut objects = Vec::new();
-        for label in labels {
-            let report = verify::run(&repository, &label, sample)?;
-            let is_whole = report.damage.is_empty() && report.hit.is_empty();
-            damaged |= !is_whole;
-            objects.push(json(&label, &report));
-            if !arguments.json {
-                print(&line(&label, &report));
+        let mut waiting: VecDeque<PointLabel> = labels(arguments, &repository)?.into();
+        let asked = waiting.len();
+        let mut seen: BTreeSet<PointLabel> = waiting.iter().copied().collect();
+        let (mut is_whole, mut outcomes): (_, Vec<Outcome>) = (true, Vec::new());
+        while let Some(label) = waiting.pop_front() {
+            let mut report = match verify::run(&repository, &label, sample) {
+                // Nobody asked for this one.
+                Err(error) if outcomes.len() >= asked => {
+                    say(&error.to_string());
+                    is_whole = false;
+                    continue;
+                }
+                other => other?,
+            };
+            let found = report.damage.clone();
+            let mut mended = Mended::default();
+            if !report.is_whole() && !arguments.no_mend {
+                // Whoever links to the same segment has the same damage.
+                let sharing = verify::sharing(&repository, &report.segments)?;
+                waiting.extend(sharing.into_iter().filter(|one| seen.insert(*one)));
+                (mended, report) = mend(arguments, &repository, &label, report)?;
             }
-            report.damage.iter().for_each(|what| say(&format!("{label}: {what}")));
-            report.hit.iter().for_each(|path| say(&format!("{label}: {path} cannot be restored as it was")));
-            if is_whole {
-                let _lock = locked(&repository)?;
-                let how =
-                    arguments.sample.as_ref().map_or_else(|| "all of it".to_owned(), |part| format!("part {part}"));
-                let about = repository.about(&label)?;
-                repository.set_about(&label, &About { verified: Some(now()), verified_how: how, ..about })?;
+            outcomes.push(Outcome { label, found, mended, report });
+            if let Some(outcome) = outcomes.last().filter(|outcome| outcome.report.is_whole()) {
+                conclude(arguments, &repository, outcome)?;
             }
         }
+        if !arguments.no_mend {
+            mend_again(arguments, &repository, &mut outcomes)?;
+        }
+        for outcome in outcomes.iter().filter(|outcome| !outcome.report.is_whole()) {
+            conclude(arguments, &repository, outcome)?;
+            is_whole = false;
+        }
+        let objects: Vec<serde_json::Value> = outcomes.iter().map(json).collect();
         if arguments.json {
             print(&serde_json::Value::from(objects).to_string());
         }
-        Ok(match damaged {
-            true => tell("what is named above is damaged; the rest can be restored", 23),
-            false => 0,
+        Ok(match is_whole {
+            true => 0,
+            false => tell("what is named above is damaged; the rest can be restored", 23),
         })
     })
+}
+
+/// Verifies the mirror.
+fn mirror(arguments: &Verify) -> Result<u8, Failure> {
+    let Standby { standby, state } = &arguments.standby;
+    let report = restore::mirror::run(Path::new(standby), state.as_deref().map(Path::new), !arguments.no_mend)
+        .map_err(|error: RestoreError| Failure(error.to_string(), error.exit_code()))?;
+    let sentence = |problem: &Problem| match problem.subject.is_empty() {
+        true => problem.reason.clone(),
+        false => format!("{}: {}", problem.subject, problem.reason),
+    };
+    let stays = |problem: &&Problem| report.damage.iter().any(|other| other.subject == problem.subject);
+    report
+        .found
+        .iter()
+        .filter(|problem| !stays(problem))
+        .for_each(|problem| say(&format!("{}: mended", sentence(problem))));
+    report.damage.iter().for_each(|problem| say(&sentence(problem)));
+    if arguments.json {
+        let object = serde_json::json!({
+            "files": report.files,
+            "bytes": report.bytes,
+            "found": report.found,
+            "mended": report.mended,
+            "damage": report.damage,
+        });
+        print(&serde_json::Value::from(vec![object]).to_string());
+    } else {
+        let verdict = if report.damage.is_empty() { "whole" } else { "damaged" };
+        let counts = format!("{} files, {}", report.files, bytes(report.bytes));
+        print(&format!("mirror: {counts}, {verdict}, mended {} of {}", report.mended, report.found.len()));
+    }
+    Ok(match report.damage.is_empty() {
+        true => 0,
+        false => tell("what is named above is not what the log says; the rest is", 23),
+    })
+}
+
+/// Mends a point, and looks at it again. That it cannot be done is said, and no reason to look at no other.
+fn mend(
+    arguments: &Verify,
+    repository: &Repository,
+    label: &PointLabel,
+    before: Report,
+) -> Result<(Mended, Report), Failure> {
+    let _lock = match repository.lock() {
+        Err(error) if error.is_denied() => {
+            say(&format!("{label}: not mended: {error}"));
+            return Ok((Mended::default(), before));
+        }
+        locked => locked?.ok_or_else(busy)?,
+    };
+    let failed = |error: DiskError| Failure(error.to_string(), 1);
+    let mirror = Root::open(Path::new(&arguments.standby.standby)).map_err(failed)?;
+    match mend::run(repository, &mirror, label) {
+        Ok(mended) => Ok((mended, verify::run(repository, label, None)?)),
+        Err(error) => {
+            say(&format!("{label}: not mended: {error}"));
+            Ok((Mended::default(), before))
+        }
+    }
+}
+
+/// What one point had lost may have come back with another one.
+fn mend_again(arguments: &Verify, repository: &Repository, outcomes: &mut [Outcome]) -> Result<(), Failure> {
+    let mut goes_on = outcomes.len() > 1;
+    while std::mem::take(&mut goes_on) {
+        for outcome in outcomes.iter_mut().filter(|outcome| !outcome.report.is_whole()) {
+            let before = outcome.report.hit.len();
+            let (mended, report) = mend(arguments, repository, &outcome.label, outcome.report.clone())?;
+            outcome.mended.add(mended);
+            outcome.report = report;
+            goes_on |= outcome.report.hit.len() < before;
+            if outcome.report.is_whole() {
+                conclude(arguments, repository, outcome)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says what came of a point, and notes it of one that is whole.
+fn conclude(arguments: &Verify, repository: &Repository, outcome: &Outcome) -> Result<(), Failure> {
+    tell_outcome(arguments, outcome);
+    match outcome.report.is_whole() {
+        true => note(arguments, repository, outcome),
+        false => Ok(()),
+    }
+}
+
+/// Notes that a point was found whole. Who may not write here can verify all the same.
+fn note(arguments: &Verify, repository: &Repository, outcome: &Outcome) -> Result<(), Failure> {
+    let _lock = match repository.lock() {
+        Err(error) if error.is_denied() => {
+            say(&format!("{} is whole, and that cannot be noted: {error}", outcome.label));
+            return Ok(());
+        }
+        locked => locked?.ok_or_else(busy)?,
+    };
+    let part = arguments.sample.as_ref().filter(|_| outcome.found.is_empty());
+    let how = part.map_or_else(|| "all of it".to_owned(), |part| format!("part {part}"));
+    let about = repository.about(&outcome.label)?;
+    let about = About { verified: Some(now()), verified_how: how, ..about };
+    Ok(repository.set_about(&outcome.label, &about)?)
+}
+
+fn tell_outcome(arguments: &Verify, outcome: &Outcome) {
+    let Outcome { label, found, report, .. } = outcome;
+    if !arguments.json {
+        print(&line(outcome));
+    }
+    let mended = found.iter().filter(|what| !report.damage.contains(what));
+    mended.for_each(|what| say(&format!("{label}: {what}: mended")));
+    report.damage.iter().for_each(|what| say(&format!("{label}: {what}")));
+    report.hit.iter().for_each(|path| say(&format!("{label}: {path} cannot be restored as it was")));
+    let mailboxes = mailboxes(report);
+    if !mailboxes.is_empty() {
+        say(&format!("{label}: {} mailboxes have lost something: {}", mailboxes.len(), mailboxes.join(", ")));
+    }
+}
+
+/// The mailboxes of what is hit.
+fn mailboxes(report: &Report) -> Vec<String> {
+    let shown = |path: &TreePath| if path.is_root() { ".".to_owned() } else { path.to_string() };
+    report.mailboxes.iter().map(shown).collect()
 }
 
 fn labels(arguments: &Verify, repository: &Repository) -> Result<Vec<PointLabel>, Failure> {
@@ -121,22 +286,33 @@ fn sample_of(typed: &str) -> Result<Sample, Failure> {
         .ok_or_else(|| Failure(format!("--sample {}: say which part of how many, as 1/7", escape(typed.as_bytes())), 2))
 }
 
-fn line(label: &PointLabel, report: &Report) -> String {
-    let verdict = match (report.damage.len(), report.hit.len()) {
-        (0, 0) => "whole".to_owned(),
-        (damage, hit) => format!("{damage} damaged places, {hit} files hit"),
+fn line(outcome: &Outcome) -> String {
+    let Outcome { label, report, mended, .. } = outcome;
+    let verdict = match (report.is_whole(), report.damage.len(), report.hit.len()) {
+        (true, ..) => "whole".to_owned(),
+        (false, damage, hit) => format!("{damage} damaged places, {hit} files hit"),
     };
-    format!("{label}: {} contents, {}, {verdict}", report.contents, bytes(report.bytes))
+    let mended = match (mended.contents, outcome.found.is_empty()) {
+        (0, true) => String::new(),
+        (contents, _) => format!(", mended {contents} contents"),
+    };
+    format!("{label}: {} contents, {}, {verdict}{mended}", report.contents, bytes(report.bytes))
 }
 
-fn json(label: &PointLabel, report: &Report) -> serde_json::Value {
+fn json(outcome: &Outcome) -> serde_json::Value {
+    let Outcome { label, found, report, mended } = outcome;
     let hit: Vec<String> = report.hit.iter().map(|path| escape(path.as_bytes())).collect();
     serde_json::json!({
         "label": label.to_string(),
         "contents": report.contents,
         "bytes": report.bytes,
+        "found": found,
+        "mended": mended.contents,
+        "mended_bytes": mended.bytes,
+        "moved": mended.moved,
         "damage": report.damage,
         "hit": hit,
+        "mailboxes": mailboxes(report),
     })
 }
 
@@ -146,12 +322,16 @@ pub fn expire(arguments: &Expire) -> u8 {
         let keep_log = arguments.keep_log.as_deref().map(moment::duration).transpose();
         let keep_log = keep_log.map_err(|error| Failure(error.to_string(), 2))?;
         let repository = arguments.standby.open()?;
-        let _lock = locked(&repository)?;
+        let _lock = match arguments.dry_run {
+            true => None,
+            false => Some(expire::lock(&repository)?.ok_or_else(busy)?),
+        };
         let policy = Policy { keep_full: arguments.keep_full, keep_diff: arguments.keep_diff };
         let plan = expire::plan(&repository, policy, keep_log, now())?;
-        if !arguments.dry_run {
-            repository.clear()?;
-            expire::carry_out(&repository, &plan)?;
+        if !arguments.dry_run
+            && let Some(warning) = expire::carry_out(&repository, &plan)?
+        {
+            say(&warning);
         }
         tell_plan(arguments, &plan);
         Ok(0)

@@ -99,6 +99,27 @@ impl Root {
         renamed
     }
 
+    /// Renames a file to a free name. Where the file system cannot tell by itself whether it is free, it is looked at
+    /// just before.
+    ///
+    /// # Errors
+    /// Where the name is taken or the disk refuses.
+    pub fn rename_to_free(&self, from: &TreePath, to: &TreePath) -> Result<()> {
+        let rename = || -> io::Result<()> {
+            let (old, new) = (self.at(from)?, self.at(to)?);
+            step()?;
+            let flags = sys::RenameFlags::NOREPLACE;
+            match sys::renameat_with(&*old.0, old.1.as_bytes(), &*new.0, new.1.as_bytes(), flags) {
+                Err(Errno::INVAL) => match stat_at(new.0.as_fd(), new.1.as_bytes()) {
+                    Ok(_) => Err(Errno::EXIST.into()),
+                    Err(_) => Ok(sys::renameat(&*old.0, old.1.as_bytes(), &*new.0, new.1.as_bytes())?),
+                },
+                other => Ok(other?),
+            }
+        };
+        rename().map_err(self.error("cannot rename to", to))
+    }
+
     /// Gives a file one more name; fails where the name is taken.
     ///
     /// # Errors

@@ -27,6 +27,12 @@ impl DiskError {
         self.source.raw_os_error() == Some(Errno::EXIST.raw_os_error())
     }
 
+    /// Whether it may not be done here: another's file, or a file system that is mounted to be read only.
+    pub fn is_denied(&self) -> bool {
+        let denied = [Errno::ACCESS, Errno::PERM, Errno::ROFS];
+        denied.iter().any(|errno| self.source.raw_os_error() == Some(errno.raw_os_error()))
+    }
+
     /// Whether the disk, or the share of it that is allowed, is full.
     pub fn is_full(&self) -> bool {
         let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];

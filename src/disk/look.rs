@@ -7,7 +7,7 @@ use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What kind of thing a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,18 @@ impl Root {
         sys::fstatfs(&*self.fd).is_ok_and(|fs| LOCAL.contains(&fs.f_type))
     }
 
+    /// Bytes that may still be written to the file system.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn room(&self) -> Result<u64> {
+        let look = || -> io::Result<u64> {
+            let stat = sys::fstatvfs(&*self.fd)?;
+            Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        };
+        look().map_err(self.error("cannot look at", &TreePath::root()))
+    }
+
     /// Tells this directory from another that is, or was, in its place: made of inode number and time of birth.
     ///
     /// # Errors
@@ -212,6 +224,68 @@ impl Root {
             }
         };
         climb().map_err(self.error("cannot look above", &TreePath::root()))
+    }
+}
+
+/// Looks at many names in one walk, in the order of the walk: where the directories of a mailbox follow each other the
+/// kernel finds them from the mailbox, and not from the root each time.
+pub struct Near<'r> {
+    root: &'r Root,
+    /// The directory beneath which the last one lay, and a descriptor of it from the second one on.
+    above: Option<(Vec<u8>, Option<OwnedFd>)>,
+    last: Vec<u8>,
+    name: Vec<u8>,
+}
+
+impl<'r> Near<'r> {
+    /// For a walk that takes a moment: what is renamed meanwhile is seen where it was.
+    pub fn new(root: &'r Root) -> Self {
+        Self { above: Some((Vec::new(), None)), ..Self::none(root) }
+    }
+
+    /// Every look goes by the whole path.
+    pub fn none(root: &'r Root) -> Self {
+        Self { root, above: None, last: Vec::new(), name: Vec::new() }
+    }
+
+    /// As [`Root::stat`], of a name in a directory; of the directory itself where the name is empty.
+    ///
+    /// # Errors
+    /// Where it is not there or not to be looked at.
+    pub fn stat(&mut self, directory: &TreePath, name: &[u8]) -> io::Result<Stat> {
+        let path = directory.as_bytes();
+        if path.len() + name.len() + 1 >= CALL_MAX {
+            return stat_at(self.root.walk(directory)?.as_fd(), name);
+        }
+        let split = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        if self.above.is_some() && self.last != path {
+            self.come_near(&path[..split]);
+            self.last = path.to_vec();
+        }
+        let (from, below) = match &self.above {
+            Some((_, Some(fd))) => (fd.as_fd(), &path[split..]),
+            _ => (self.root.fd.as_fd(), path),
+        };
+        self.name.clear();
+        self.name.extend_from_slice(below);
+        if !below.is_empty() && !name.is_empty() {
+            self.name.push(b'/');
+        }
+        self.name.extend_from_slice(name);
+        stat_at(from, &self.name)
+    }
+
+    fn come_near(&mut self, above: &[u8]) {
+        match &mut self.above {
+            Some((before, fd)) if before == above => {
+                // Where it cannot be opened, or is a link, the whole path tells.
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                if let (None, Some(path)) = (&fd, above.strip_suffix(b"/")) {
+                    *fd = sys::openat(&*self.root.fd, path, flags, Mode::empty()).ok();
+                }
+            }
+            other => *other = Some((above.to_vec(), None)),
+        }
     }
 }
 

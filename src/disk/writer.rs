@@ -1,6 +1,8 @@
 //! A file that is being written: every write, sync and cut of it is a step.
 
 use super::{DiskError, Result, step};
+use rustix::fs as sys;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
 
@@ -48,6 +50,39 @@ impl Writer {
             self.file.set_len(length)
         };
         set().map_err(self.error("cannot set the length of"))
+    }
+
+    /// Gives an empty file blocks for so many bytes; what they hold means nothing.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or has not so many.
+    pub fn allocate(&mut self, length: u64) -> Result<()> {
+        let allocated = loop {
+            step().map_err(self.error("cannot allocate room for"))?;
+            match sys::fallocate(&self.file, sys::FallocateFlags::empty(), 0, length) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match allocated {
+            // Some file systems give room only to what is written.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.fill(length),
+            other => other.map_err(|errno| self.error("cannot allocate room for")(errno.into())),
+        }
+    }
+
+    /// Writes bytes of which no file system makes fewer.
+    fn fill(&mut self, length: u64) -> Result<()> {
+        let mut noise = blake3::Hasher::new().finalize_xof();
+        let mut window = vec![0; 1 << 16];
+        let mut left = length;
+        while left > 0 {
+            let part = left.min(window.len() as u64);
+            noise.fill(&mut window);
+            self.write(&window[..part as usize])?;
+            left -= part;
+        }
+        Ok(())
     }
 
     /// Goes on `bytes` further without writing: a hole.

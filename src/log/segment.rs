@@ -18,7 +18,10 @@ const MOMENT: u8 = 65;
 const FOUND: u8 = 66;
 
 /// The version of the format that this program writes.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+
+/// The oldest program format that reads it: what is new stands behind what it knows.
+const MINIMUM_READER: u16 = 2;
 
 /// Changes in one frame.
 const CHANGES: usize = 1000;
@@ -36,6 +39,24 @@ pub struct Header {
     pub epoch: Epoch,
     /// The position before its first batch.
     pub after: Position,
+}
+
+/// Where a segment stands in the log that is kept: what tells that it is the one behind its predecessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Link {
+    /// Its number; 0 where history is off.
+    pub number: u64,
+    /// [`Replay::chain`] of the whole segment before it; zero for the first.
+    pub before: Digest,
+}
+
+/// A segment that is closed: its number, 0 where it was begun without history, and what tells it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// See [`Link::number`].
+    pub number: u64,
+    /// See [`Replay::chain`].
+    pub chain: Digest,
 }
 
 /// The segment that is being written.
@@ -56,11 +77,11 @@ impl Segment {
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn create(state: &Root, set: SetId, epoch: Epoch, after: Position) -> Result<Self, DiskError> {
+    pub fn create(state: &Root, set: SetId, epoch: Epoch, after: Position, link: Link) -> Result<Self, DiskError> {
         let writer = state.create(&path(), 0o600)?;
         let mut segment = Self { writer, unsynced: true, length: 0 };
-        let header = Header { version: VERSION, minimum_reader: VERSION, set, epoch, after };
-        let payload = postcard::to_stdvec(&header).unwrap_or_default();
+        let header = Header { version: VERSION, minimum_reader: MINIMUM_READER, set, epoch, after };
+        let payload = postcard::to_stdvec(&(header, link)).unwrap_or_default();
         segment.append(&Frame::plain(HEADER, payload))?;
         state.sync_directory(&TreePath::root())?;
         Ok(segment)
@@ -108,23 +129,26 @@ impl Segment {
         Ok(())
     }
 
-    /// Closes the segment of a state directory: what stands behind its last whole batch is cut off. `false` where it
+    /// Closes the segment of a state directory: what stands behind its last whole batch is cut off. `None` where it
     /// has no batch.
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn close(state: &Root) -> Result<bool, SegmentError> {
-        let Some(mut replay) = Replay::open_at(state, &path(), true)? else { return Ok(false) };
-        while replay.next_batch()?.is_some() {}
+    pub fn close(state: &Root) -> Result<Option<Closed>, SegmentError> {
+        let Some(mut replay) = Replay::open_at(state, &path(), true)? else { return Ok(None) };
+        let mut chain = replay.chain();
+        while replay.next_batch()?.is_some() {
+            chain = replay.chain();
+        }
         if replay.whole == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let writer = state.open_or_create(&path())?;
         if replay.whole < replay.length {
             writer.set_length(replay.whole)?;
         }
         writer.sync()?;
-        Ok(true)
+        Ok(Some(Closed { number: replay.link.map_or(0, |link| link.number), chain }))
     }
 
     /// Whether a run left a segment, however short.
@@ -192,6 +216,8 @@ pub struct Replay {
     pub is_damaged: bool,
     /// The segment's header.
     pub header: Header,
+    /// Where it stands in the log; `None` in segments of a format before 3.
+    pub link: Option<Link>,
 }
 
 /// The next thing in a segment.
@@ -233,15 +259,17 @@ impl Replay {
             whole: 0,
             is_damaged: false,
             header,
+            link: None,
         };
         let Ok(Part::Frame(frame)) = replay.next_part() else { return Ok(None) };
-        let header: Option<Header> = frame.payload().ok().and_then(|payload| postcard::from_bytes(&payload).ok());
-        match header {
-            Some(header) if frame.kind == HEADER && header.minimum_reader > VERSION => {
-                Err(SegmentError::Version(header.minimum_reader))
+        let Some(payload) = frame.payload().ok().filter(|_| frame.kind == HEADER) else { return Ok(None) };
+        match postcard::take_from_bytes::<Header>(&payload) {
+            Ok((header, _)) if header.minimum_reader > VERSION => Err(SegmentError::Version(header.minimum_reader)),
+            Ok((header, rest)) => {
+                let link = if header.version >= 3 { postcard::from_bytes(rest).ok() } else { None };
+                Ok(Some(Self { header, link, ..replay }))
             }
-            Some(header) if frame.kind == HEADER => Ok(Some(Self { header, ..replay })),
-            _ => Ok(None),
+            Err(_) => Ok(None),
         }
     }
 
@@ -390,7 +418,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let state = Root::open(directory.path()).expect("opens");
         let mut segment =
-            Segment::create(&state, SetId::default(), Epoch::default(), Position::default()).expect("creates");
+            Segment::create(&state, SetId::default(), Epoch::default(), Position::default(), Link::default())
+                .expect("creates");
         let file = directory.path().join("segment");
         let begin = std::fs::metadata(&file).expect("is there").len() as usize;
         for message in [batch(1), batch(2)].concat() {
@@ -411,7 +440,8 @@ mod tests {
         let none = Replay::open(&state).expect("opens");
         assert!(none.is_none());
         let mut segment =
-            Segment::create(&state, SetId::default(), Epoch::default(), Position::default()).expect("creates");
+            Segment::create(&state, SetId::default(), Epoch::default(), Position::default(), Link::default())
+                .expect("creates");
         let mut ends = Vec::new();
         let file = directory.path().join("segment");
         for sequence in 1..=3 {

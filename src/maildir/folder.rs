@@ -16,6 +16,9 @@ pub enum SetKind {
 /// from `new` to `cur`, so this order sees it at least once.
 pub const PARTS: [&str; 3] = ["new", "cur", "tmp"];
 
+/// The directory of messages that a mail program has seen.
+pub const CUR: &str = "cur";
+
 /// Whether a directory of this name, in a Maildir folder, holds messages.
 pub fn holds_messages(name: &[u8]) -> bool {
     name == b"cur" || name == b"new"

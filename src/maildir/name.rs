@@ -9,12 +9,17 @@ pub fn base(name: &[u8]) -> &[u8] {
     &name[..end.unwrap_or(name.len())]
 }
 
-/// The keyword letters (`a` to `z`) among the flags of a message's file name.
-pub fn keywords(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
+/// The letters of a message's file name: flags, and keywords (`a` to `z`).
+pub fn letters(name: &[u8]) -> &[u8] {
     let info = &name[base(name).len()..];
-    let flags = info.strip_prefix(b":2,").unwrap_or(&[]);
-    let end = flags.iter().position(|&byte| byte == b',');
-    flags[..end.unwrap_or(flags.len())].iter().copied().filter(u8::is_ascii_lowercase)
+    let letters = info.strip_prefix(b":2,").unwrap_or(&[]);
+    let end = letters.iter().position(|&byte| byte == b',');
+    &letters[..end.unwrap_or(letters.len())]
+}
+
+/// The keyword letters (`a` to `z`) among the letters of a message's file name.
+pub fn keywords(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    letters(name).iter().copied().filter(u8::is_ascii_lowercase)
 }
 
 #[cfg(test)]

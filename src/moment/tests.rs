@@ -26,6 +26,15 @@ fn wall(typed: &str, now: &Zoned) -> String {
 }
 
 #[test]
+fn asctime_is_that_of_c_in_utc() {
+    let shown = |seconds| asctime(Time { seconds, nanos: 999_999_999 });
+    assert_eq!(shown(1_795_337_998), "Sun Nov 22 08:59:58 2026");
+    assert_eq!(shown(1_793_494_800), "Sun Nov  1 01:00:00 2026");
+    assert_eq!(shown(-1), "Wed Dec 31 23:59:59 1969");
+    assert_eq!(shown(i64::MAX), "Thu Jan  1 00:00:00 1970");
+}
+
+#[test]
 fn dates_and_times_are_those_of_the_local_zone() {
     for (typed, meant) in [
         ("2026-11-20 14:05", "2026-11-20 14:05:00"),

@@ -10,6 +10,7 @@ use crate::path::TreePath;
 use crate::repository::contents::{ContentError, PieceRef};
 use crate::repository::record::{Place, Record, What};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Contents up to this are kept whole.
@@ -89,6 +90,8 @@ impl Cache {
 pub struct OpenFile {
     opened: Arc<Opened>,
     record: Record,
+    /// Where its content is. Who cannot open it now is told when it is read.
+    _segment: Option<Arc<File>>,
     /// Held while the content is read: two reads at once read it once.
     reading: Mutex<()>,
 }
@@ -96,8 +99,10 @@ pub struct OpenFile {
 impl OpenFile {
     /// A file of a view; `None` where it is something else.
     pub fn new(opened: Arc<Opened>, path: TreePath, meta: Meta, what: What) -> Option<Self> {
-        let is_file = matches!(what, What::File { .. });
-        is_file.then(|| Self { opened, record: Record { path, state: Some((meta, what)) }, reading: Mutex::default() })
+        let What::File { place, .. } = &what else { return None };
+        let segment = place.and_then(|place| opened.view.contents.hold(place.segment).ok());
+        let record = Record { path, state: Some((meta, what)) };
+        Some(Self { opened, record, _segment: segment, reading: Mutex::default() })
     }
 
     /// In which moment it is.

@@ -1,7 +1,7 @@
 //! Contents of a repository, by the places at which they begin.
 
 use super::record::Place;
-use crate::disk::Root;
+use crate::disk::{DiskError, Root};
 use crate::id::Digest;
 use crate::log::segment::read_block;
 use crate::path::TreePath;
@@ -10,7 +10,7 @@ use crate::wire::frame;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Blocks that stay decoded: neighbours in a folder are neighbours in a block, or in the one beside it.
 const CACHED: usize = 8;
@@ -41,9 +41,23 @@ pub enum ContentError {
     },
 }
 
+/// A place means a content that its block does not have.
+pub const FEWER: &str = "the block has fewer contents";
+
+/// A piece is not the one that comes next.
+pub const ANOTHER: &str = "another content stands there";
+
+/// All pieces are there, and are not what was written.
+pub const MISMATCH: &str = "a content does not match its digest";
+
+/// Segments that stay open: there are as many of them as runs since a full, and a process may open a thousand files.
+const OPEN: usize = 40;
+
 /// A segment that contents are read from.
+#[derive(Clone)]
 struct Source {
-    file: Result<File, String>,
+    root: Arc<Root>,
+    path: TreePath,
     shown: String,
 }
 
@@ -68,14 +82,28 @@ pub struct PieceRef {
 #[derive(Default)]
 pub struct Contents {
     sources: Vec<Source>,
+    /// The last that was used is the last.
+    open: Mutex<VecDeque<(u32, Arc<File>)>>,
+    /// Segments that somebody holds, see [`Contents::hold`].
+    held: Mutex<Vec<(u32, Weak<File>)>>,
     cache: Mutex<Cache>,
+    /// It is one of several, and reads what lies together.
+    is_another: bool,
 }
 
 impl Contents {
+    /// The same segments, for another thread.
+    pub fn another(&self) -> Self {
+        Self { sources: self.sources.clone(), is_another: true, ..Self::default() }
+    }
+
     /// Adds a segment; gives its number. One that cannot be opened is named when something in it is asked for.
     pub fn add(&mut self, root: &Root, path: &TreePath) -> u32 {
-        let file = root.open_file(path).map_err(|error| error.source.to_string());
-        self.sources.push(Source { file, shown: root.show(path) });
+        let is_it = |source: &&Source| source.root.path() == root.path();
+        let known = self.sources.iter().rev().find(is_it).map(|source| source.root.clone());
+        let shown = root.show(path);
+        let root = known.unwrap_or_else(|| Arc::new(root.again()));
+        self.sources.push(Source { root, path: path.clone(), shown });
         (self.sources.len() - 1) as u32
     }
 
@@ -114,7 +142,7 @@ impl Contents {
         let found = block.contents().nth(piece.place.piece as usize);
         match found.filter(|(found, _)| (found.offset, found.length) == (piece.offset, piece.length)) {
             Some((_, bytes)) => Ok(take(bytes)),
-            None => Err(self.damaged(piece.place.segment, piece.place.offset, "another content stands there")),
+            None => Err(self.damaged(piece.place.segment, piece.place.offset, ANOTHER)),
         }
     }
 
@@ -129,12 +157,12 @@ impl Contents {
         let (mut block, mut next) = self.block(place.segment, at)?;
         let mut index = place.piece as usize;
         let number = block.pieces.get(index).map(|piece| piece.number);
-        let number = number.ok_or_else(|| damaged(place.offset, "the block has fewer contents"))?;
+        let number = number.ok_or_else(|| damaged(place.offset, FEWER))?;
         let (mut hasher, mut length) = (blake3::Hasher::new(), 0);
         loop {
             let (piece, bytes) = block.contents().nth(index).ok_or_else(|| damaged(next, "a piece is missing"))?;
             if piece.number != number || piece.offset != length {
-                return Err(damaged(place.offset, "another content stands there").into());
+                return Err(damaged(place.offset, ANOTHER).into());
             }
             hasher.update(bytes);
             length += bytes.len() as u64;
@@ -142,7 +170,7 @@ impl Contents {
             if let Some(digest) = piece.last {
                 return match Digest::from(hasher.finalize()) == digest {
                     true => Ok(digest),
-                    false => Err(damaged(place.offset, "a content does not match its digest").into()),
+                    false => Err(damaged(place.offset, MISMATCH).into()),
                 };
             }
             index += 1;
@@ -181,16 +209,33 @@ impl Contents {
     /// Where the block is that has the next piece of a content, and which piece it is.
     fn next_piece(&self, segment: u32, mut at: u64, number: u64) -> Result<(u64, usize), ContentError> {
         loop {
-            if !self.is_block(segment, at)? {
-                at = self.behind(segment, at)?;
-                continue;
-            }
+            at = self.next_block(segment, at)?;
             let (block, next) = self.block(segment, at)?;
             if let Some(index) = block.pieces.iter().position(|piece| piece.number == number) {
                 return Ok((at, index));
             }
             at = next;
         }
+    }
+
+    /// Where the first block from a frame on begins.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn next_block(&self, segment: u32, mut at: u64) -> Result<u64, ContentError> {
+        while !self.is_block(segment, at)? {
+            at = self.behind(segment, at)?;
+        }
+        Ok(at)
+    }
+
+    /// A block as it is stored: its payload.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn stored(&self, segment: u32, at: u64) -> Result<Vec<u8>, ContentError> {
+        let file = self.file(segment)?;
+        read_block(&file, at).map(|(payload, _)| payload).map_err(|error| self.damaged(segment, at, &error.to_string()))
     }
 
     fn header(&self, segment: u32, at: u64) -> Result<[u8; frame::HEADER], ContentError> {
@@ -219,13 +264,14 @@ impl Contents {
             return Ok(decoded.clone());
         }
         // Others may use the cache while this block is unpacked.
-        let read = read_block(self.file(segment)?, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
+        let file = self.file(segment)?;
+        let read = read_block(&file, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
         let (payload, next) = read?;
         let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
         let decoded = (Arc::new(block), next);
         let mut cache = self.cache();
         if cache.iter().all(|(place, _)| *place != (segment, at)) {
-            if cache.len() == CACHED {
+            if cache.len() == if self.is_another { 2 } else { CACHED } {
                 cache.pop_front();
             }
             cache.push_back(((segment, at), decoded.clone()));
@@ -237,15 +283,49 @@ impl Contents {
         self.cache.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    fn file(&self, segment: u32) -> Result<&File, ContentError> {
-        let source = self.sources.get(segment as usize).ok_or(ContentError::Nowhere)?;
-        source
-            .file
-            .as_ref()
-            .map_err(|reason| ContentError::Missing { segment: source.shown.clone(), reason: reason.clone() })
+    /// Keeps a segment open: what is in it can be read while the file that is given lives, though its name goes.
+    ///
+    /// # Errors
+    /// [`ContentError`] names the segment.
+    pub fn hold(&self, segment: u32) -> Result<Arc<File>, ContentError> {
+        let file = self.file(segment)?;
+        let mut held = self.held.lock().unwrap_or_else(|poison| poison.into_inner());
+        held.retain(|(_, file)| file.strong_count() > 0);
+        held.push((segment, Arc::downgrade(&file)));
+        Ok(file)
     }
 
-    fn damaged(&self, segment: u32, offset: u64, what: &str) -> ContentError {
+    fn held(&self, segment: u32) -> Option<Arc<File>> {
+        let held = self.held.lock().unwrap_or_else(|poison| poison.into_inner());
+        held.iter().find(|(number, _)| *number == segment).and_then(|(_, file)| file.upgrade())
+    }
+
+    fn file(&self, segment: u32) -> Result<Arc<File>, ContentError> {
+        if let Some(file) = self.held(segment) {
+            return Ok(file);
+        }
+        let mut open = self.open.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some(at) = open.iter().position(|(number, _)| *number == segment)
+            && let Some(found) = open.remove(at)
+        {
+            open.push_back(found.clone());
+            return Ok(found.1);
+        }
+        let source = self.sources.get(segment as usize).ok_or(ContentError::Nowhere)?;
+        let missing = |error: DiskError| ContentError::Missing {
+            segment: source.shown.clone(),
+            reason: error.source.to_string(),
+        };
+        let file = Arc::new(source.root.open_file(&source.path).map_err(missing)?);
+        if open.len() == if self.is_another { 4 } else { OPEN } {
+            open.pop_front();
+        }
+        open.push_back((segment, file.clone()));
+        Ok(file)
+    }
+
+    /// What stands at this place of a segment is not what was written.
+    pub fn damaged(&self, segment: u32, offset: u64, what: &str) -> ContentError {
         let shown = self.sources.get(segment as usize).map_or_else(String::new, |source| source.shown.clone());
         ContentError::Damaged { segment: shown, offset, what: what.to_owned() }
     }

@@ -6,7 +6,7 @@ use super::manifest::{Header, SegmentRef, Writer};
 use super::own::{OwnSegment, Ticket};
 use super::record::{Place, Record, What};
 use super::view::{Counts, View};
-use crate::id::{Epoch, Position, SetId};
+use crate::id::{Digest, Epoch, Position, SetId};
 use crate::log::history::History;
 use crate::log::segment::chain_of;
 use crate::maildir::entry::Time;
@@ -73,8 +73,12 @@ pub fn label(repository: &Repository, full: Option<&PointLabel>, now: Time) -> R
 pub fn cut(repository: &Repository, view: &View, label: &PointLabel, now: Time) -> Result<(Header, Vec<String>)> {
     let making = repository.begin(label)?;
     let mut problems = Vec::new();
-    let patched = put_together(view, &making, &mut problems)?;
-    let used = used(view, label.kind())?;
+    let sparse = match label.kind() {
+        PointKind::Full => sparse(view)?,
+        PointKind::Differential => BTreeSet::new(),
+    };
+    let patched = put_together(view, &sparse, &making, &mut problems)?;
+    let used = used(view, label.kind(), &patched)?;
     let kept = match label.kind() {
         // Its own list begins with that of its full, so that places there are places here.
         PointKind::Differential => view.of_base(),
@@ -137,11 +141,40 @@ pub fn check(shown: &str, segment: &SegmentRef, file: &std::fs::File) -> Result<
     }
 }
 
+/// A full leaves a segment behind when less than this part of it, in bytes of contents to bytes on disk, is alive.
+const SPARSE: u64 = 4;
+
+/// Contents longer than this stay where they are.
+const MOVED_MAX: u64 = 64 << 20;
+
+/// The segments of which little is alive: a full has those contents written again, so that the rest can go.
+fn sparse(view: &View) -> Result<BTreeSet<u32>> {
+    let mut alive = vec![0_u64; view.segments.len()];
+    let mut kept = BTreeSet::new();
+    for record in view.beneath(&crate::path::TreePath::root()) {
+        if let Some((_, What::File { place: Some(place), size, .. })) = &record?.state {
+            if let Some(alive) = alive.get_mut(place.segment as usize) {
+                *alive += size;
+            }
+            if *size > MOVED_MAX {
+                kept.insert(place.segment);
+            }
+        }
+    }
+    let is_sparse = |(index, segment): &(u32, &SegmentRef)| {
+        let alive = alive.get(*index as usize).copied().unwrap_or_default();
+        alive > 0 && alive.saturating_mul(SPARSE) < segment.length && !kept.contains(index)
+    };
+    Ok((0..).zip(&view.segments).filter(is_sparse).map(|(index, _)| index).collect())
+}
+
 /// The segments that contents of the point lie in.
-fn used(view: &View, kind: PointKind) -> Result<BTreeSet<u32>> {
+fn used(view: &View, kind: PointKind, moved: &PutTogether) -> Result<BTreeSet<u32>> {
     let mut used = BTreeSet::new();
     let mut note = |record: &Record| {
-        if let Some((_, What::File { place: Some(place), .. })) = &record.state {
+        if let Some((_, What::File { place: Some(place), .. })) = &record.state
+            && !moved.places.contains_key(record.path.as_bytes())
+        {
             used.insert(place.segment);
         }
     };
@@ -156,29 +189,46 @@ fn used(view: &View, kind: PointKind) -> Result<BTreeSet<u32>> {
     Ok(used)
 }
 
-/// Contents that were differences, whole: where they are in the point's own segment.
+/// Contents that were differences, whole, and those of segments that are left behind: where they are in the point's own
+/// segment.
 #[derive(Default)]
 struct PutTogether {
     places: HashMap<Vec<u8>, (u64, u32)>,
     segment: Option<SegmentRef>,
 }
 
-fn put_together(view: &View, making: &Making<'_>, problems: &mut Vec<String>) -> Result<PutTogether> {
+fn put_together(
+    view: &View,
+    sparse: &BTreeSet<u32>,
+    making: &Making<'_>,
+    problems: &mut Vec<String>,
+) -> Result<PutTogether> {
     let mut tickets: Vec<(Vec<u8>, Ticket)> = Vec::new();
     let mut own: Option<OwnSegment> = None;
-    for record in view.changed().filter(|record| record.state.is_some() && view.is_patched(&record.path)) {
-        let (bytes, digest) = match view.patch(record) {
-            Ok(patched) => patched,
-            Err(error) => {
-                problems.push(format!("{}: {error}", record.path));
-                continue;
-            }
-        };
+    let mut put = |record: &Record, bytes: &[u8], digest: Digest| -> Result<()> {
         let segment = match &mut own {
             Some(segment) => segment,
             none => none.insert(OwnSegment::create(making)?),
         };
-        tickets.push((record.path.as_bytes().to_vec(), segment.put(&bytes, digest)?));
+        tickets.push((record.path.as_bytes().to_vec(), segment.put(bytes, digest)?));
+        Ok(())
+    };
+    for record in view.changed().filter(|record| record.state.is_some() && view.is_patched(&record.path)) {
+        match view.patch(record) {
+            Ok((bytes, digest)) => put(record, &bytes, digest)?,
+            Err(error) => problems.push(format!("{}: {error}", record.path)),
+        }
+    }
+    for record in view.beneath(&crate::path::TreePath::root()).filter(|_| !sparse.is_empty()) {
+        let record = record?;
+        if let Some((_, What::File { place: Some(place), .. })) = &record.state
+            && sparse.contains(&place.segment)
+            && !view.is_patched(&record.path)
+            // One that is damaged stays where it is, and is named when its segment is checked.
+            && let Ok((bytes, digest)) = view.contents.bytes(*place)
+        {
+            put(&record, &bytes, digest)?;
+        }
     }
     let Some(own) = own else { return Ok(PutTogether::default()) };
     let (segment, places) = own.finish()?;

@@ -41,6 +41,22 @@ struct Folder {
 /// Where a view cannot be read at all.
 pub fn between(before: &View, after: &View) -> Result<(BTreeMap<TreePath, Changed>, Vec<String>)> {
     let mut folders: BTreeMap<TreePath, Folder> = BTreeMap::new();
+    let problems = side_by_side(before, after, |was, is| match (was, is) {
+        (Some(was), Some(is)) => note_change(&mut folders, was, is),
+        (Some(record), None) => note(&mut folders, record, false),
+        (None, Some(record)) => note(&mut folders, record, true),
+        (None, None) => {}
+    });
+    let changed = folders.into_iter().map(|(path, folder)| (path, folder.counted())).collect();
+    Ok((changed, problems))
+}
+
+/// Walks through two views of one set, path by path: what stood there, and what does. Gives what cannot be read of either.
+pub fn side_by_side(
+    before: &View,
+    after: &View,
+    mut each: impl FnMut(Option<&Record>, Option<&Record>),
+) -> Vec<String> {
     let mut problems = Vec::new();
     let root = TreePath::root();
     let (mut old, mut new) = (before.beneath(&root), after.beneath(&root));
@@ -58,13 +74,7 @@ pub fn between(before: &View, after: &View) -> Result<(BTreeMap<TreePath, Change
             (None, Some(_)) => std::cmp::Ordering::Greater,
             (Some(was), Some(is)) => key(&was.path).cmp(&key(&is.path)),
         };
-        if order.is_le() && order.is_ge() {
-            if let (Some(was), Some(is)) = (&was, &is) {
-                note_change(&mut folders, was, is);
-            }
-        } else if let Some(record) = if order.is_lt() { &was } else { &is } {
-            note(&mut folders, record, order.is_gt());
-        }
+        each(was.as_ref().filter(|_| order.is_le()), is.as_ref().filter(|_| order.is_ge()));
         if order.is_le() {
             was = next(&mut old);
         }
@@ -72,8 +82,7 @@ pub fn between(before: &View, after: &View) -> Result<(BTreeMap<TreePath, Change
             is = next(&mut new);
         }
     }
-    let changed = folders.into_iter().map(|(path, folder)| (path, folder.counted())).collect();
-    Ok((changed, problems))
+    problems
 }
 
 /// The folder, or plain directory, that a path is in.

@@ -77,7 +77,7 @@ impl Envelope {
 }
 
 /// The bytes before the first empty line, as far as they are looked at.
-fn headers(bytes: &[u8]) -> &[u8] {
+pub fn headers(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.get(..LOOKED_AT).unwrap_or(bytes);
     let mut begin = 0;
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {

@@ -2,10 +2,14 @@
 //!
 //! A point is first renamed to what is no point's name, then removed: a killed expire leaves every kept point whole, and
 //! the next command clears the rest. The kernel counts the links: a segment goes with the last point that needs it.
+//!
+//! A disk that is full is when this is wanted most: what needs a little room to go has it from `reserve`.
 
 use super::layout::{Repository, RepositoryError};
+use super::reserve::with_room;
 use super::retention::log::{self, ClosedSegment, Reached};
 use super::retention::{self, Decision, Point, Policy};
+use crate::disk::Writer;
 use crate::id::Position;
 use crate::log::history::History;
 use crate::log::segment::Replay;
@@ -76,17 +80,28 @@ fn newest(history: &History, number: u64) -> Result<Option<Time>> {
     Ok(newest)
 }
 
-/// Does what was decided. The repository's lock must be held.
+/// Takes the lock that those hold who change points; `None` where another command has it.
+///
+/// # Errors
+/// Where the disk refuses.
+pub fn lock(repository: &Repository) -> Result<Option<Writer>> {
+    with_room(&repository.state, || repository.lock())
+}
+
+/// Does what was decided, after what a killed command left undone. The repository's lock must be held. On a full disk
+/// it takes the room that is held back, and holds it back again at the end; why that could not be is given back.
 ///
 /// # Errors
 /// Where the disk refuses; what was done stays done.
-pub fn carry_out(repository: &Repository, plan: &Plan) -> Result<()> {
+pub fn carry_out(repository: &Repository, plan: &Plan) -> Result<Option<String>> {
+    let state = &repository.state;
+    with_room(state, || repository.clear())?;
     for label in retention::going(&plan.points) {
-        repository.remove(&label)?;
+        with_room(state, || repository.remove(&label))?;
     }
-    let Some(history) = &repository.history else { return Ok(()) };
+    let Some(history) = &repository.history else { return Ok(None) };
     for (number, _) in plan.segments.iter().filter(|(_, reason)| reason.goes()) {
-        history.remove(*number)?;
+        with_room(state, || Ok(history.remove(*number)?))?;
     }
-    Ok(())
+    Ok(repository.hold_back())
 }

@@ -9,7 +9,7 @@ use crate::disk::{DiskError, Root, Writer};
 use crate::log::history::History;
 use crate::log::segment::SegmentError;
 use crate::maildir::entry::Time;
-use crate::path::TreePath;
+use crate::path::{Name, TreePath};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::Path;
@@ -36,6 +36,23 @@ pub enum RepositoryError {
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
+impl RepositoryError {
+    /// Whether it is for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Disk(error) | Self::Manifest(ManifestError::Disk(error)) | Self::Log(SegmentError::Disk(error)) => {
+                error.is_full()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is for want of the right to write.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_denied())
+    }
+}
+
 /// What is said of a point after it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct About {
@@ -51,6 +68,28 @@ pub struct About {
     /// How it was verified.
     #[serde(default)]
     pub verified_how: String,
+    /// The last drill: what of it was restored, and how that went.
+    #[serde(default)]
+    pub drilled: Option<Drilled>,
+}
+
+/// What is remembered of a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drilled {
+    /// When it began.
+    pub when: Time,
+    /// The moment that was restored: the point's, or a later one of the log behind it.
+    pub moment: Time,
+    /// Mailboxes that were restored.
+    pub mailboxes: u64,
+    /// Messages in them that came back and were right.
+    pub messages: u64,
+    /// Bytes in files that came back and were right.
+    pub bytes: u64,
+    /// How long the restore took, without the comparison.
+    pub milliseconds: u64,
+    /// Everything was as it should be.
+    pub is_whole: bool,
 }
 
 /// A restore point.
@@ -72,11 +111,11 @@ pub struct Point {
 pub struct Repository {
     /// The standby's state.
     pub state: Root,
-    points: Root,
     /// The log, where history is on.
     pub history: Option<History>,
 }
 
+const POINTS: &str = "points";
 const MANIFEST: &str = "manifest";
 const ABOUT: &str = "about";
 
@@ -84,7 +123,7 @@ const ABOUT: &str = "about";
 const MAKING: &str = ".making-";
 
 impl Repository {
-    /// Opens the repository in the state of a standby.
+    /// Opens the repository in the state of a standby. Nothing is made: who may only read can look.
     ///
     /// # Errors
     /// Where there is no such state.
@@ -100,12 +139,8 @@ impl Repository {
             )),
             false => error.into(),
         })?;
-        let points = match state.open_own("points") {
-            Err(error) if error.is_not_found() => state.make_own("points")?,
-            other => other?,
-        };
         let history = History::open(&state)?;
-        Ok(Self { state, points, history })
+        Ok(Self { state, history })
     }
 
     /// Only one command at a time changes the points.
@@ -116,16 +151,30 @@ impl Repository {
         Ok(self.state.lock("repository.lock")?)
     }
 
+    /// Holds back the room by which [`super::expire`] can work on a full disk. Gives why not, for a person.
+    pub fn hold_back(&self) -> Option<String> {
+        let error = super::reserve::hold(&self.state).err()?;
+        Some(format!("no room is held back by which mailtwin expire could run on a full disk: {error}"))
+    }
+
     /// Removes what killed commands left half made. The lock must be held.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn clear(&self) -> Result<()> {
-        let (listing, _) = self.points.list(&TreePath::root(), 64)?;
-        for entry in listing.entries.iter().filter(|entry| entry.name.as_bytes().starts_with(MAKING.as_bytes())) {
-            self.points.remove_directory(&TreePath::root().join(&entry.name))?;
+        for name in self.names()?.iter().filter(|name| name.as_bytes().starts_with(MAKING.as_bytes())) {
+            self.state.remove_directory(&Self::points_directory().join(name))?;
         }
         Ok(())
+    }
+
+    /// What is in the directory of points; where there is none, nothing.
+    fn names(&self) -> Result<Vec<Name>> {
+        match self.state.list(&Self::points_directory(), 64) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+            Ok((listing, _)) => Ok(listing.entries.into_iter().map(|entry| entry.name).collect()),
+        }
     }
 
     /// The labels, oldest first.
@@ -133,10 +182,8 @@ impl Repository {
     /// # Errors
     /// Where the disk refuses.
     pub fn labels(&self) -> Result<Vec<PointLabel>> {
-        let (listing, _) = self.points.list(&TreePath::root(), 64)?;
-        let label = |name: &[u8]| std::str::from_utf8(name).ok()?.parse::<PointLabel>().ok();
-        let mut labels: Vec<PointLabel> =
-            listing.entries.iter().filter_map(|entry| label(entry.name.as_bytes())).collect();
+        let label = |name: &Name| std::str::from_utf8(name.as_bytes()).ok()?.parse::<PointLabel>().ok();
+        let mut labels: Vec<PointLabel> = self.names()?.iter().filter_map(label).collect();
         labels.sort();
         Ok(labels)
     }
@@ -163,10 +210,10 @@ impl Repository {
     pub fn point(&self, label: &PointLabel) -> Result<Point> {
         let header = self.manifest(label)?.header().clone();
         let directory = Self::directory(label);
-        let (listing, _) = self.points.list(&directory, 64)?;
+        let (listing, _) = self.state.list(&directory, 64)?;
         let (mut own_bytes, mut bytes_on_disk) = (0, 0);
         for entry in &listing.entries {
-            let stat = self.points.stat(&directory.join(&entry.name))?;
+            let stat = self.state.stat(&directory.join(&entry.name))?;
             bytes_on_disk += stat.size;
             own_bytes += if stat.links == 1 { stat.size } else { 0 };
         }
@@ -179,12 +226,12 @@ impl Repository {
     /// Where it is damaged, or not there.
     pub fn manifest(&self, label: &PointLabel) -> Result<Manifest> {
         let path = Self::directory(label).child(MANIFEST);
-        if self.points.stat_if_there(&path)?.is_none() {
+        if self.state.stat_if_there(&path)?.is_none() {
             return Err(RepositoryError::Failed(format!(
                 "there is no restore point {label}: mailtwin points lists them"
             )));
         }
-        Ok(Manifest::open(&self.points, &path)?)
+        Ok(Manifest::open(&self.state, &path)?)
     }
 
     /// What was said of a point.
@@ -193,7 +240,7 @@ impl Repository {
     /// Where the disk refuses. What cannot be understood was never said.
     pub fn about(&self, label: &PointLabel) -> Result<About> {
         let mut text = String::new();
-        match self.points.open_file(&Self::directory(label).child(ABOUT)) {
+        match self.state.open_file(&Self::directory(label).child(ABOUT)) {
             Err(error) if error.is_not_found() => return Ok(About::default()),
             Err(error) => return Err(error.into()),
             Ok(file) => drop(file.take(1 << 20).read_to_string(&mut text)),
@@ -208,24 +255,33 @@ impl Repository {
     pub fn set_about(&self, label: &PointLabel, about: &About) -> Result<()> {
         let directory = Self::directory(label);
         let (path, draft) = (directory.child(ABOUT), directory.child("about.new"));
-        if self.points.stat_if_there(&draft)?.is_some() {
-            self.points.remove(&draft)?;
+        if self.state.stat_if_there(&draft)?.is_some() {
+            self.state.remove(&draft)?;
         }
-        let mut writer = self.points.create(&draft, 0o600)?;
+        let mut writer = self.state.create(&draft, 0o600)?;
         let text = serde_json::to_string(about).unwrap_or_default();
         writer.write(text.as_bytes())?;
         writer.sync()?;
-        self.points.rename(&draft, &path)?;
-        Ok(self.points.sync_directory(&directory)?)
+        self.state.rename(&draft, &path)?;
+        Ok(self.state.sync_directory(&directory)?)
     }
 
-    /// The directory of points, and a point's own in it.
+    /// Where a point's directory is.
     pub fn place(&self, label: &PointLabel) -> (&Root, TreePath) {
-        (&self.points, Self::directory(label))
+        (&self.state, Self::directory(label))
+    }
+
+    fn points_directory() -> TreePath {
+        TreePath::root().child(POINTS)
     }
 
     fn directory(label: &PointLabel) -> TreePath {
-        TreePath::root().child(&label.to_string())
+        Self::points_directory().child(&label.to_string())
+    }
+
+    /// The name of a point in the making, or on its way out.
+    fn making(label: &PointLabel) -> TreePath {
+        Self::points_directory().child(&format!("{MAKING}{label}"))
     }
 
     /// Begins a point: its directory under another name.
@@ -233,26 +289,31 @@ impl Repository {
     /// # Errors
     /// Where the disk refuses.
     pub fn begin(&self, label: &PointLabel) -> Result<Making<'_>> {
-        let directory = TreePath::root().child(&format!("{MAKING}{label}"));
-        self.points.make_directory(&directory)?;
-        Ok(Making { points: &self.points, directory, label: *label })
+        self.state.make_directory(&Self::points_directory())?;
+        self.state.sync_directory(&TreePath::root())?;
+        let directory = Self::making(label);
+        self.state.make_directory(&directory)?;
+        Ok(Making { state: &self.state, directory, label: *label })
     }
 
-    /// Removes a point: first its name, so that no half of it is ever taken for one.
+    /// Removes a point: first its name, so that no half of it is ever taken for one. Where that failed in its middle it
+    /// can be called again.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn remove(&self, label: &PointLabel) -> Result<()> {
-        let going = TreePath::root().child(&format!("{MAKING}{label}"));
-        self.points.rename_directory(&Self::directory(label), &going)?;
-        self.points.sync_directory(&TreePath::root())?;
-        Ok(self.points.remove_directory(&going)?)
+        let going = Self::making(label);
+        if self.state.stat_if_there(&going)?.is_none() {
+            self.state.rename_directory(&Self::directory(label), &going)?;
+        }
+        self.state.sync_directory(&Self::points_directory())?;
+        Ok(self.state.remove_directory(&going)?)
     }
 }
 
 /// A point that is being made.
 pub struct Making<'a> {
-    points: &'a Root,
+    state: &'a Root,
     directory: TreePath,
     label: PointLabel,
 }
@@ -263,7 +324,7 @@ impl Making<'_> {
     /// # Errors
     /// Where the disk refuses.
     pub fn manifest(&self) -> Result<Writer> {
-        Ok(self.points.create(&self.directory.child(MANIFEST), 0o600)?)
+        Ok(self.state.create(&self.directory.child(MANIFEST), 0o600)?)
     }
 
     /// Creates a segment of the point's own.
@@ -271,7 +332,7 @@ impl Making<'_> {
     /// # Errors
     /// Where the disk refuses.
     pub fn segment(&self, number: u64) -> Result<Writer> {
-        Ok(self.points.create(&self.directory.child(&History::name(number)), 0o600)?)
+        Ok(self.state.create(&self.directory.child(&History::name(number)), 0o600)?)
     }
 
     /// Links a segment from elsewhere.
@@ -279,12 +340,12 @@ impl Making<'_> {
     /// # Errors
     /// Where the disk refuses.
     pub fn link(&self, root: &Root, path: &TreePath, number: u64) -> Result<()> {
-        Ok(root.link_into(path, self.points, &self.directory.child(&History::name(number)))?)
+        Ok(root.link_into(path, self.state, &self.directory.child(&History::name(number)))?)
     }
 
     /// Opens a segment of the point's own, to read it.
     pub fn place(&self, number: u64) -> (&Root, TreePath) {
-        (self.points, self.directory.child(&History::name(number)))
+        (self.state, self.directory.child(&History::name(number)))
     }
 
     /// Makes the point one: everything in it is durable.
@@ -292,8 +353,8 @@ impl Making<'_> {
     /// # Errors
     /// Where the disk refuses.
     pub fn finish(self) -> Result<()> {
-        self.points.sync_directory(&self.directory)?;
-        self.points.rename_directory(&self.directory, &Repository::directory(&self.label))?;
-        Ok(self.points.sync_directory(&TreePath::root())?)
+        self.state.sync_directory(&self.directory)?;
+        self.state.rename_directory(&self.directory, &Repository::directory(&self.label))?;
+        Ok(self.state.sync_directory(&Repository::points_directory())?)
     }
 }

@@ -2,8 +2,10 @@
 
 use super::layout::{Making, RepositoryError};
 use super::manifest::SegmentRef;
-use crate::disk::Writer;
+use crate::disk::{Root, Writer};
 use crate::id::{Digest, RandomId};
+use crate::log::history::History;
+use crate::path::TreePath;
 use crate::wire::block::{self, Block, Piece};
 use crate::wire::frame::Frame;
 use crate::wire::message::BLOCK;
@@ -33,6 +35,9 @@ pub struct OwnSegment {
     waiting: Vec<(Ticket, u32)>,
     /// Where each content begins.
     places: Vec<(u64, u32)>,
+    /// Bytes of the content that is being put, and how many of it stand in blocks.
+    pending: Vec<u8>,
+    packed: u64,
 }
 
 impl OwnSegment {
@@ -41,19 +46,43 @@ impl OwnSegment {
     /// # Errors
     /// Where the disk refuses.
     pub fn create(making: &Making<'_>) -> Result<Self> {
+        Self::create_with(|number| making.segment(number))
+    }
+
+    /// As [`OwnSegment::create`], in the directory of a point that is there.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn create_in(root: &Root, directory: &TreePath) -> Result<Self> {
+        Self::create_with(|number| Ok(root.create(&directory.child(&History::name(number)), 0o600)?))
+    }
+
+    fn create_with(create: impl FnOnce(u64) -> Result<Writer>) -> Result<Self> {
         let id = RandomId::fresh().map_err(|error| RepositoryError::Failed(format!("no random number: {error}")))?;
         let mut first = [0; 8];
         first.copy_from_slice(&id.0[..8]);
         let number = u64::from_le_bytes(first) | OWN;
         Ok(Self {
-            writer: making.segment(number)?,
+            writer: create(number)?,
             number,
             length: 0,
             chain: blake3::Hasher::new(),
             block: Block { pieces: Vec::new(), data: Vec::new() },
             waiting: Vec::new(),
             places: Vec::new(),
+            pending: Vec::new(),
+            packed: 0,
         })
+    }
+
+    /// Whether a number is that of a segment of a point's own.
+    pub fn is_own(number: u64) -> bool {
+        number & OWN != 0
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Bytes written.
@@ -81,25 +110,57 @@ impl OwnSegment {
     /// # Errors
     /// Where the disk refuses.
     pub fn put(&mut self, bytes: &[u8], digest: Digest) -> Result<Ticket> {
-        let ticket = self.places.len();
+        let ticket = self.begin();
+        self.feed(ticket, bytes)?;
+        self.end(ticket, digest)?;
+        Ok(ticket)
+    }
+
+    /// Begins a content that comes in parts. One that is not ended, because another was begun, is none.
+    pub fn begin(&mut self) -> Ticket {
+        self.pending.clear();
+        self.packed = 0;
         self.places.push((0, 0));
-        let mut offset = 0;
-        loop {
-            let end = (offset + PIECE).min(bytes.len());
-            if offset == 0 {
-                self.waiting.push((ticket, self.block.pieces.len() as u32));
+        self.places.len() - 1
+    }
+
+    /// Takes the next bytes of the content that was begun last.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn feed(&mut self, ticket: Ticket, bytes: &[u8]) -> Result<()> {
+        for part in bytes.chunks(PIECE) {
+            self.pending.extend_from_slice(part);
+            if self.pending.len() > PIECE {
+                let rest = self.pending.split_off(PIECE);
+                self.pack(ticket, None)?;
+                self.pending = rest;
             }
-            let last = (end == bytes.len()).then_some(digest);
-            let length = (end - offset) as u32;
-            self.block.pieces.push(Piece { number: ticket as u64, offset: offset as u64, length, last, sparse: false });
-            self.block.data.extend_from_slice(&bytes[offset..end]);
-            if self.block.data.len() >= block::TARGET || self.block.pieces.len() >= 4096 {
-                self.close_block()?;
-            }
-            offset = end;
-            if last.is_some() {
-                return Ok(ticket);
-            }
+        }
+        Ok(())
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn end(&mut self, ticket: Ticket, digest: Digest) -> Result<()> {
+        self.pack(ticket, Some(digest))
+    }
+
+    /// What is pending becomes a piece.
+    fn pack(&mut self, ticket: Ticket, last: Option<Digest>) -> Result<()> {
+        let bytes = std::mem::take(&mut self.pending);
+        if self.packed == 0 {
+            self.waiting.push((ticket, self.block.pieces.len() as u32));
+        }
+        let (number, offset, length) = (ticket as u64, self.packed, bytes.len() as u32);
+        self.block.pieces.push(Piece { number, offset, length, last, sparse: false });
+        self.block.data.extend_from_slice(&bytes);
+        self.packed += u64::from(length);
+        match self.block.data.len() >= block::TARGET || self.block.pieces.len() >= 4096 {
+            true => self.close_block(),
+            false => Ok(()),
         }
     }
 

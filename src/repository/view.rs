@@ -6,6 +6,7 @@
 use super::contents::{ContentError, Contents};
 use super::cut::in_log;
 use super::envelope::Envelope;
+use super::kept::before_the_first;
 use super::label::{PointKind, PointLabel};
 use super::layout::{Repository, RepositoryError};
 use super::manifest::{Header, Manifest, SegmentRef, key};
@@ -14,7 +15,7 @@ use crate::delta;
 use crate::disk::Root;
 use crate::id::{Digest, Epoch, Position, SetId};
 use crate::log::history::History;
-use crate::log::segment::{Batch, Replay};
+use crate::log::segment::Batch;
 use crate::maildir::change::{Change, Source};
 use crate::maildir::entry::{File, Meta, Time};
 use crate::path::TreePath;
@@ -25,6 +26,11 @@ mod merged;
 
 use merged::implied;
 pub use merged::{Children, Merged};
+
+mod follow;
+mod watch;
+
+pub use watch::Span;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
@@ -93,6 +99,8 @@ pub struct View {
     pub reached: u64,
     /// What of the log could not be read.
     pub problems: Vec<String>,
+    /// Somebody wants to be told what happens to messages.
+    watch: Option<watch::Watch>,
 }
 
 impl View {
@@ -103,23 +111,26 @@ impl View {
     pub fn open(repository: &Repository, at: &At) -> Result<Self> {
         let label = match at {
             At::Point(label) => *label,
-            At::Newest => last(repository, |_| true)?.ok_or_else(|| {
-                RepositoryError::Failed("there is no restore point yet: mailtwin backup makes one".into())
-            })?,
-            At::Moment(time) => last(repository, |header| header.moment <= *time)?
-                .ok_or_else(|| RepositoryError::Failed("there is no restore point from before that moment".into()))?,
+            At::Newest => last(repository, |_| true)?.ok_or_else(|| before_the_first(None))?,
+            At::Moment(time) => match last(repository, |header| header.moment <= *time)? {
+                Some(label) => label,
+                None => return Err(before_the_first(repository.labels()?.first().copied())),
+            },
         };
         let mut view = Self::of_point(repository, &label)?;
         match at {
             At::Point(_) => {}
-            At::Newest => view.follow(repository, None)?,
-            At::Moment(time) => view.follow(repository, Some(*time))?,
+            At::Newest => view.follow(repository, None, None, |_| {})?,
+            At::Moment(time) => view.follow(repository, Some(*time), None, |_| {})?,
         }
         Ok(view)
     }
 
     /// The set as a point has it.
-    fn of_point(repository: &Repository, label: &PointLabel) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where it, or the full that it needs, cannot be read.
+    pub fn of_point(repository: &Repository, label: &PointLabel) -> Result<Self> {
         let manifest = repository.manifest(label)?;
         let header = manifest.header().clone();
         let mut view = Self {
@@ -137,6 +148,7 @@ impl View {
             reached: header.reached,
             origins: Vec::new(),
             problems: Vec::new(),
+            watch: None,
         };
         let own = match label.kind() {
             PointKind::Full => {
@@ -148,12 +160,15 @@ impl View {
                 let base = repository.manifest(&full).map_err(|error| {
                     RepositoryError::Failed(format!("{label} cannot be read without its full: {error}"))
                 })?;
-                view.add(repository, &full, &base.header().segments);
+                let segments = &base.header().segments;
+                view.add(repository, &full, segments);
+                let renumbering = Renumbering::of(&header.segments, segments);
                 for record in manifest.records(&[]) {
-                    let record = record?;
+                    let mut record = record?;
+                    renumbering.renumber(&mut record);
                     view.over.insert(key(&record.path), record);
                 }
-                let own = base.header().segments.len();
+                let own = renumbering.shared as usize;
                 view.base = Some(base);
                 own
             }
@@ -193,67 +208,15 @@ impl View {
         }
     }
 
-    // ---- the log ----
-
-    /// Brings a view forward by what the log has got since.
-    ///
-    /// # Errors
-    /// Where the log cannot be read; the view is of no use then.
-    pub fn catch_up(&mut self, repository: &Repository) -> Result<()> {
-        self.follow(repository, None)
-    }
-
-    /// Brings the view forward by the log, to its end or to the last batch that was not after `until`.
-    fn follow(&mut self, repository: &Repository, until: Option<Time>) -> Result<()> {
-        let Some(history) = &repository.history else { return Ok(()) };
-        let reached = self.reached;
-        for number in history.segments()?.into_iter().filter(|number| *number > reached) {
-            if !self.replay(history, number, until)? {
-                break;
-            }
-            self.reached = number;
-        }
-        Ok(())
-    }
-
-    /// `false` where the moment was passed.
-    fn replay(&mut self, history: &History, number: u64, until: Option<Time>) -> Result<bool> {
-        let path = History::path(number);
-        let Some(mut replay) = Replay::open_at(history.root(), &path, true)? else {
-            self.problems.push(format!("{} cannot be read: what it held is missing", history.root().show(&path)));
-            return Ok(true);
-        };
-        let segment = self.contents.add(history.root(), &path);
-        if number != self.reached + 1 && self.reached > 0 || replay.header.after > self.position {
-            self.problems.push(format!("the log has a gap before {}", history.root().show(&path)));
-        }
-        let mut passed = false;
-        while let Some(batch) = replay.next_batch()? {
-            let is_later = |until| batch.moment.is_some_and(|moment| moment > until);
-            if until.is_some_and(is_later) {
-                passed = true;
-                break;
-            }
-            self.batch(&batch, segment)?;
-            self.epoch = replay.header.epoch;
-        }
-        // A closed segment ends with its last batch.
-        if !passed && replay.whole < replay.length {
-            self.problems.push(format!("{} is damaged: what stood behind is missing", history.root().show(&path)));
-        }
-        self.segments.push(SegmentRef { number, length: replay.whole, chain: replay.chain() });
-        self.origins.push(None);
-        Ok(!passed)
-    }
-
     fn batch(&mut self, batch: &Batch, segment: u32) -> Result<()> {
         let shipped = self.shipped(batch, segment);
+        self.watch.iter_mut().for_each(|watch| watch.begin(batch.moment));
         for change in &batch.changes {
             self.change(change, &shipped)?;
         }
         self.position = batch.position.unwrap_or(self.position).max(self.position);
         self.moment = batch.moment.unwrap_or(self.moment);
-        Ok(())
+        self.watched(batch.position)
     }
 
     /// Finds the contents of a batch. Messages are looked into once, here.
@@ -296,10 +259,12 @@ impl View {
             }
             Change::Put { path, meta, file, source } => self.put(path, meta, file, source, shipped),
             Change::Link { path, existing, group, .. } => {
+                self.came_from(path, existing, false);
                 self.regroup(existing, *group)?;
                 self.copy(existing, path)
             }
             Change::Rename { from, to, .. } => {
+                self.came_from(to, from, false);
                 self.copy(from, to)?;
                 self.set(from, None, None)
             }
@@ -323,12 +288,17 @@ impl View {
             Change::RenameDirectory { from, to } => {
                 for path in self.paths_beneath(from)? {
                     let moved = if from.is_root() { path.clone() } else { path.moved(from, to) };
+                    self.came_from(&moved, &path, true);
                     self.copy(&path, &moved)?;
                     self.set(&path, None, None)?;
                 }
                 Ok(())
             }
         }
+    }
+
+    fn came_from(&mut self, path: &TreePath, from: &TreePath, with_directory: bool) {
+        self.watch.iter_mut().for_each(|watch| watch.source(path, from, with_directory));
     }
 
     fn put(&mut self, path: &TreePath, meta: &Meta, file: &File, source: &Source, shipped: &Shipped) -> Result<()> {
@@ -392,6 +362,9 @@ impl View {
             Some(record) => record.state.clone(),
             None => was_in_base.clone(),
         };
+        if let Some(watch) = &mut self.watch {
+            watch.note(path, &before, state.is_none(), self.patched.get(&key));
+        }
         self.counts.change(before.as_ref(), false);
         self.counts.change(state.as_ref(), true);
         match patched {
@@ -482,6 +455,33 @@ impl View {
         match Digest::of(&bytes) == patched.digest {
             true => Ok((bytes, patched.digest)),
             false => Err(ContentError::Nowhere),
+        }
+    }
+}
+
+/// From the numbers that segments have in a differential to those that they have in a view of it.
+///
+/// Mending a full adds segments behind those that a differential knows of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Renumbering {
+    /// How many segments, at the beginning of the list, are those of the full.
+    shared: u32,
+    added: u32,
+}
+
+impl Renumbering {
+    /// Of a differential with this list, and a full with that one.
+    pub fn of(differential: &[SegmentRef], full: &[SegmentRef]) -> Self {
+        let shared = differential.iter().zip(full).take_while(|(one, other)| one == other).count();
+        Self { shared: shared as u32, added: (full.len() - shared) as u32 }
+    }
+
+    /// Gives a record's place the number in the view.
+    pub fn renumber(self, record: &mut Record) {
+        if let Some((_, What::File { place: Some(place), .. })) = &mut record.state
+            && place.segment >= self.shared
+        {
+            place.segment += self.added;
         }
     }
 }

@@ -6,11 +6,12 @@
 
 use super::{Report, Restore, RestoreError, Result, Wanted, is_same};
 use crate::catalogue::edit::Edit;
+use crate::catalogue::scan::mark;
 use crate::catalogue::store::Catalogue;
-use crate::disk::{DiskError, Root};
+use crate::disk::{DiskError, FileKind, Root, Stat};
 use crate::id::Digest;
 use crate::maildir::change::{Change, Source};
-use crate::maildir::entry::{File, Meta};
+use crate::maildir::entry::{File, Mark, Meta};
 use crate::maildir::folder::{self, SetKind};
 use crate::maildir::{control, name};
 use crate::path::{Name, TreePath};
@@ -24,15 +25,49 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+mod flags;
+mod surplus;
+
+pub use flags::Flags;
+use surplus::Surplus;
+
 /// Longest control file that is looked into.
 const CONTROL_MAX: u64 = 64 << 20;
 
-/// Adds what is gone from a tree, and touches nothing else of it. With `into`, the name of a folder's directory, files
-/// every message into that folder of its mailbox, and nothing but messages; users see the folder subscribed.
+/// How much of a tree is made as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Mode {
+    /// What is gone comes back; nothing that is there is touched.
+    #[default]
+    Missing,
+    /// And what is there with another content gets the one that it had.
+    Changed,
+    /// And what was not there goes.
+    Mirror,
+}
+
+/// What to do.
+#[derive(Default)]
+pub struct Order<'a> {
+    /// How much.
+    pub mode: Mode,
+    /// The flags of messages that are there.
+    pub flags: Flags,
+    /// The name of a folder's directory: every message is filed into that folder of its mailbox, and nothing but
+    /// messages; users see the folder subscribed.
+    pub into: Option<Name>,
+    /// Count, and write nothing.
+    pub dry_run: bool,
+    /// What was there was kept as this: nothing else is removed. A mail server asks for no lock, and may have put
+    /// something there since.
+    pub kept: Option<&'a View>,
+}
+
+/// Puts a tree in order. With [`Mode::Missing`] what is gone is added, and nothing else touched.
 ///
 /// # Errors
 /// Where the tree is not there, another run writes to it, or the disk refuses.
-pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, into: Option<&Name>, dry_run: bool) -> Result<Report> {
+pub fn restore(view: &View, wanted: Wanted<'_>, target: &Path, order: &Order<'_>) -> Result<Report> {
     let root = Arc::new(Root::open(target)?);
     let _lock = root.lock_directory()?.ok_or_else(|| {
         RestoreError::Sync(SyncError::Locked(format!(
@@ -42,12 +77,12 @@ pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, into: Option<&Nam
     })?;
     let own = TreePath::root().child(super::OWN);
     let was_there = root.stat_if_there(&own)?.is_some();
-    let staging = match dry_run {
+    let staging = match order.dry_run {
         true => None,
         false => Some(Arc::new(Staging::open(&root.make_own(super::OWN)?)?)),
     };
     let (folders, report) = (BTreeMap::new(), Report::default());
-    let mut filing = Filing { view, root: root.clone(), into, dry_run, folders, report };
+    let mut filing = Filing { view, root: root.clone(), order, folders, claimed: HashSet::new(), report };
     for record in view.beneath(&TreePath::root()) {
         match record {
             Ok(record) if wanted(&record) => filing.take(&record)?,
@@ -55,9 +90,16 @@ pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, into: Option<&Nam
             Err(error) => filing.problem(String::new(), error.to_string()),
         }
     }
+    let surplus = match order.mode {
+        Mode::Mirror => Surplus::find(&filing, wanted)?,
+        _ => Surplus::default(),
+    };
     let Filing { folders, mut report, .. } = filing;
+    if order.dry_run {
+        report.removed += surplus.count();
+    }
     if let Some(staging) = staging {
-        let filed = put(view, &root, &staging, folders, into, &mut report);
+        let filed = put(view, &root, &staging, folders, &surplus, order, &mut report);
         if !was_there {
             root.remove_directory(&own)?;
         }
@@ -70,9 +112,10 @@ pub fn missing(view: &View, wanted: Wanted<'_>, target: &Path, into: Option<&Nam
 struct Filing<'a> {
     view: &'a View,
     root: Arc<Root>,
-    into: Option<&'a Name>,
-    dry_run: bool,
+    order: &'a Order<'a>,
     folders: BTreeMap<TreePath, Folder>,
+    /// What is there and belongs there.
+    claimed: HashSet<TreePath>,
     report: Report,
 }
 
@@ -87,8 +130,22 @@ struct Folder {
     taken: HashSet<Vec<u8>>,
     /// For each keyword letter of the point the letter that it has here.
     letters: HashMap<u8, u8>,
-    /// Records, and the paths at which they come back.
-    coming: Vec<(Record, TreePath)>,
+    /// What is to be done to it.
+    work: Vec<Work>,
+    /// It was there, and is made though nothing comes into it.
+    is_wanted: bool,
+}
+
+/// One thing to do in a folder.
+enum Work {
+    /// A record comes back at this path.
+    Comes(Record, TreePath),
+    /// What is at the path gets the content of the record.
+    Replaces(Record, TreePath),
+    /// A message gets other flags: its name so far, and its new one.
+    Flags(TreePath, TreePath),
+    /// A file gets the permissions and owners of the record.
+    Meta(TreePath, Meta),
 }
 
 impl Filing<'_> {
@@ -100,12 +157,12 @@ impl Filing<'_> {
     fn take(&mut self, record: &Record) -> Result<()> {
         let Some((_, what)) = &record.state else { return Ok(()) };
         let path = &record.path;
-        if !matches!(what, What::File { .. } | What::Symlink(_)) {
-            return Ok(());
+        if *what == What::Directory {
+            return self.directory(path);
         }
         let is_message = matches!(what, What::File { .. }) && folder::holds_messages(path.parent().name());
         let then = if is_message { path.parent().parent() } else { path.parent() };
-        let home = match self.into {
+        let home = match &self.order.into {
             None => then.clone(),
             Some(name) if is_message => mailbox_of(&then).join(name),
             Some(_) => return Ok(()),
@@ -115,6 +172,19 @@ impl Filing<'_> {
             true => self.message(record, &home),
             false => self.other(record, &home),
         }
+    }
+
+    /// A directory that is gone comes back, though nothing may have been in it.
+    fn directory(&mut self, path: &TreePath) -> Result<()> {
+        if self.order.into.is_some() || path.is_root() || self.root.stat_if_there(path)?.is_some() {
+            return Ok(());
+        }
+        let home = if folder::is_part(path.name()) { path.parent() } else { path.clone() };
+        self.open(&home, &home)?;
+        if let Some(folder) = self.folders.get_mut(&home) {
+            folder.is_wanted = true;
+        }
+        Ok(())
     }
 
     /// Looks at a folder, once. Where it is not there it becomes like what `then` was.
@@ -169,7 +239,7 @@ impl Filing<'_> {
         let now = match self.read(&home.child("dovecot-keywords"))? {
             Some(now) => now,
             // It comes back as it was, and the letters with it.
-            None if self.into.is_none() => then.clone(),
+            None if self.order.into.is_none() => then.clone(),
             None => Vec::new(),
         };
         let (then, now) = (control::keyword_names(&then), control::keyword_names(&now));
@@ -215,15 +285,25 @@ impl Filing<'_> {
         let mut fresh = None;
         for number in 0.. {
             let candidate = if number == 0 { base.to_vec() } else { restored(base, number) };
-            for path in folder.there.get(&candidate).into_iter().flatten() {
+            let there = folder.there.get(&candidate).cloned().unwrap_or_default();
+            for path in &there {
                 if is_same(&self.root, path, *size, *check)? {
-                    self.report.skipped += 1;
+                    let info = translated(info, &folder.letters);
+                    self.is_there(home, path, &info);
                     return Ok(());
                 }
             }
+            // A message never changes: what is there under its very name is not what arrived.
+            if let (Some(path), 0, None, true) =
+                (there.first(), number, &self.order.into, self.order.mode > Mode::Missing)
+            {
+                self.replaces(record, home, path.clone());
+                return Ok(());
+            }
+            let Some(folder) = self.folders.get(home) else { return Ok(()) };
             let is_free = !folder.taken.contains(&candidate);
             // In a folder of their own the old names mean nothing yet.
-            if is_free && (number > 0 || self.into.is_some()) {
+            if is_free && (number > 0 || self.order.into.is_some()) {
                 fresh = Some(candidate);
                 break;
             }
@@ -239,15 +319,42 @@ impl Filing<'_> {
         folder.taken.insert(fresh.clone());
         let full = [fresh, info].concat();
         let full = Name::new(&full).map_err(|error| RestoreError::Failed(error.to_string()))?;
-        folder.coming.push((record.clone(), home.child(part).join(&full)));
+        folder.work.push(Work::Comes(record.clone(), home.child(part).join(&full)));
         self.count(*size);
         Ok(())
     }
 
     fn count(&mut self, size: u64) {
-        if self.dry_run {
+        if self.order.dry_run {
             self.report.created += 1;
             self.report.bytes += size;
+        }
+    }
+
+    /// A message that is in its folder: its flags may change, and nothing else.
+    fn is_there(&mut self, home: &TreePath, path: &TreePath, then: &[u8]) {
+        self.claimed.insert(path.clone());
+        let name = match self.order.into {
+            None => flags::renamed(path.name(), then, self.order.flags),
+            Some(_) => None,
+        };
+        let to = name.and_then(|name| Name::new(&name).ok()).map(|name| home.child("cur").join(&name));
+        match (to, self.folders.get_mut(home)) {
+            (Some(to), Some(folder)) => {
+                folder.work.push(Work::Flags(path.clone(), to));
+                self.report.merged += 1;
+            }
+            _ => self.report.skipped += 1,
+        }
+    }
+
+    fn replaces(&mut self, record: &Record, home: &TreePath, path: TreePath) {
+        self.claimed.insert(path.clone());
+        if let Some(folder) = self.folders.get_mut(home) {
+            folder.work.push(Work::Replaces(record.clone(), path));
+        }
+        if self.order.dry_run {
+            self.report.replaced += 1;
         }
     }
 
@@ -258,18 +365,49 @@ impl Filing<'_> {
         if is_uid {
             return Ok(());
         }
-        if self.root.stat_if_there(&record.path)?.is_some() {
-            self.report.skipped += 1;
-            return Ok(());
+        if let Some(stat) = self.root.stat_if_there(&record.path)? {
+            return self.other_is_there(record, home, &stat);
         }
         if let Some(folder) = self.folders.get_mut(home) {
-            folder.coming.push((record.clone(), record.path.clone()));
+            folder.work.push(Work::Comes(record.clone(), record.path.clone()));
         }
         let size = match &record.state {
             Some((_, What::File { size, .. })) => *size,
             _ => 0,
         };
         self.count(size);
+        Ok(())
+    }
+
+    fn other_is_there(&mut self, record: &Record, home: &TreePath, stat: &Stat) -> Result<()> {
+        let path = record.path.clone();
+        self.claimed.insert(path.clone());
+        let Some((meta, what)) = &record.state else { return Ok(()) };
+        // The letters of the messages that are there mean what this one says, and the quota is theirs.
+        let is_of_now = matches!(path.name(), b"dovecot-keywords" | b"maildirsize");
+        if self.order.mode == Mode::Missing || is_of_now {
+            self.report.skipped += 1;
+            return Ok(());
+        }
+        let is_same = match what {
+            What::File { size, check, .. } => is_same(&self.root, &path, *size, *check)?,
+            What::Symlink(target) => stat.kind == FileKind::Symlink && self.root.read_link(&path)? == *target,
+            What::Directory => true,
+        };
+        if !is_same {
+            self.replaces(record, home, path);
+            return Ok(());
+        }
+        let is_root = rustix::process::geteuid().is_root();
+        let is_owned = (stat.uid, stat.gid) == (meta.uid, meta.gid) || !is_root;
+        if stat.kind == FileKind::File && !(stat.mode == meta.mode && is_owned) {
+            if let Some(folder) = self.folders.get_mut(home) {
+                folder.work.push(Work::Meta(path, meta.clone()));
+            }
+            self.report.replaced += 1;
+        } else {
+            self.report.skipped += 1;
+        }
         Ok(())
     }
 }
@@ -321,13 +459,14 @@ fn listed(uidlist: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// Puts everything in place, folder by folder, each under its lock.
+/// Puts everything in place, folder by folder, each under its lock; what goes, goes last.
 fn put(
     view: &View,
     root: &Arc<Root>,
     staging: &Arc<Staging>,
     folders: BTreeMap<TreePath, Folder>,
-    into: Option<&Name>,
+    surplus: &Surplus,
+    order: &Order<'_>,
     report: &mut Report,
 ) -> Result<()> {
     // The hand asks a catalogue how directories should look; this one forgets it all.
@@ -337,7 +476,7 @@ fn put(
         let mut edit = Edit::new(&transaction)?;
         let mut hand = Hand::new(root.clone(), staging.clone(), SetKind::Maildir);
         let mut restore = Restore::new(view, root.clone(), staging.clone());
-        for (home, folder) in folders.into_iter().filter(|(_, folder)| !folder.coming.is_empty()) {
+        for (home, folder) in folders.into_iter().filter(|(_, folder)| folder.is_wanted || !folder.work.is_empty()) {
             let mut made: HashSet<TreePath> = HashSet::new();
             let mut changes = Vec::new();
             for (path, meta) in folder.directories {
@@ -347,29 +486,26 @@ fn put(
                 made.insert(path.clone());
                 changes.push(Change::MakeDirectory { path, meta: Meta { mtime: None, ..meta } });
             }
-            for (record, path) in folder.coming {
-                if !made.contains(&path.parent()) {
-                    know(&mut edit, root, &path.parent())?;
-                }
-                changes.extend(restore.coming(&record, &path)?);
+            for work in folder.work {
+                changes.extend(restore.work(work, &made, &mut edit)?);
                 if changes.len() >= super::BATCH_CHANGES {
                     apply(&mut hand, &mut edit, std::mem::take(&mut changes))?;
                 }
             }
             apply(&mut hand, &mut edit, changes)?;
-            if let Some(name) = into {
+            if let Some(name) = &order.into {
                 let change = restore.subscription(&home.parent(), name)?;
                 know(&mut edit, root, &home.parent())?;
                 apply(&mut hand, &mut edit, change.into_iter().collect())?;
             }
         }
+        // Nothing goes where something could not come.
+        if restore.report.failed == 0 && hand.problems.is_empty() {
+            report.removed += surplus.remove(root, &mut hand, &mut edit)?;
+        }
         hand.put_lock_away()?;
         root.sync_file_system()?;
-        report.skipped += restore.report.skipped;
-        report.created += restore.report.created;
-        report.bytes += restore.report.bytes;
-        report.failed += restore.report.failed;
-        report.problems.append(&mut restore.report.problems);
+        report.add(&restore.report);
         report.failures(&mut hand.problems);
         if hand.owners_left {
             report.warnings.push("not root: files keep the owner that runs mailtwin".to_owned());
@@ -389,6 +525,17 @@ fn know(edit: &mut Edit<'_>, root: &Root, path: &TreePath) -> Result<()> {
     let stat = root.stat(path)?;
     let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: None, xattrs: root.xattrs(path)? };
     Ok(edit.apply(&Change::MakeDirectory { path: path.clone(), meta })?)
+}
+
+/// Notes a file that is there; gives how it looks.
+fn know_file(edit: &mut Edit<'_>, root: &Root, path: &TreePath) -> Result<Mark> {
+    know(edit, root, &path.parent())?;
+    let stat = root.stat(path)?;
+    let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: Some(stat.mtime), xattrs: Vec::new() };
+    let mark = mark(&stat);
+    let file = File { size: mark.size, digest: Digest::default(), group: 0 };
+    edit.apply(&Change::Put { path: path.clone(), meta, file, source: Source::Shipped(0) })?;
+    Ok(mark)
 }
 
 fn apply(hand: &mut Hand, edit: &mut Edit<'_>, changes: Vec<Change>) -> Result<()> {
@@ -423,19 +570,45 @@ impl Restore<'_> {
         Ok(Some(Change::Put { path, meta, file, source: Source::Shipped(number) }))
     }
 
+    /// The change that does a piece of work; none where a content is damaged, which is noted. `made` are directories
+    /// that are not there yet.
+    fn work(&mut self, work: Work, made: &HashSet<TreePath>, edit: &mut Edit<'_>) -> Result<Option<Change>> {
+        match work {
+            Work::Comes(record, path) => {
+                if !made.contains(&path.parent()) {
+                    know(edit, &self.root, &path.parent())?;
+                }
+                let change = self.coming(&record, &path)?;
+                self.report.created += u64::from(change.is_some());
+                Ok(change)
+            }
+            Work::Replaces(record, path) => {
+                know(edit, &self.root, &path.parent())?;
+                let change = self.coming(&record, &path)?;
+                self.report.replaced += u64::from(change.is_some());
+                Ok(change)
+            }
+            Work::Flags(from, to) => {
+                let mark = know_file(edit, &self.root, &from)?;
+                know(edit, &self.root, &to.parent())?;
+                Ok(Some(Change::Rename { from, to, mark }))
+            }
+            Work::Meta(path, meta) => {
+                know_file(edit, &self.root, &path)?;
+                Ok(Some(Change::SetMeta { path, meta, group: 0 }))
+            }
+        }
+    }
+
     /// The change that brings a record back at a path; none where its content is damaged, which is noted.
     fn coming(&mut self, record: &Record, path: &TreePath) -> Result<Option<Change>> {
         let Some((meta, what)) = &record.state else { return Ok(None) };
         let (path, meta) = (path.clone(), meta.clone());
         match what {
             What::Directory => Ok(None),
-            What::Symlink(target) => {
-                self.report.created += 1;
-                Ok(Some(Change::Symlink { path, meta, target: target.clone() }))
-            }
+            What::Symlink(target) => Ok(Some(Change::Symlink { path, meta, target: target.clone() })),
             What::File { size, check, .. } => {
                 let Some((number, digest)) = self.staged(record, *check)? else { return Ok(None) };
-                self.report.created += 1;
                 self.report.bytes += size;
                 let file = File { size: *size, digest, group: 0 };
                 Ok(Some(Change::Put { path, meta, file, source: Source::Shipped(number) }))

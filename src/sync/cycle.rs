@@ -119,6 +119,8 @@ pub struct Cycle<'a, 't> {
     /// What was untouched before the walk began; it does not count for a second one.
     glance: Glance,
     held: BTreeMap<Vec<u8>, Held>,
+    /// Where the present walk began.
+    walked_from: TreePath,
     root_is_empty: bool,
     directory_inodes: Option<HashMap<(u64, Time), TreePath>>,
     warned: HashSet<TreePath>,
@@ -169,6 +171,7 @@ impl<'a, 't> Cycle<'a, 't> {
             moved: HashSet::new(),
             glance: Glance::default(),
             held: BTreeMap::new(),
+            walked_from: TreePath::root(),
             root_is_empty: false,
             directory_inodes: None,
             warned: HashSet::new(),
@@ -197,6 +200,7 @@ impl<'a, 't> Cycle<'a, 't> {
 
     fn walk(&mut self, from: TreePath) -> Result<()> {
         self.cursor = Cursor::default();
+        self.walked_from = from.clone();
         let mut stack = vec![from];
         while let Some(path) = stack.pop() {
             let below = self.visit(&path)?;

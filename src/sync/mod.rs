@@ -12,6 +12,7 @@ pub mod read;
 pub mod receiver;
 pub mod sender;
 pub mod staging;
+pub mod target;
 
 use crate::catalogue::CatalogueError;
 use crate::catalogue::damage::AsCatalogueError;

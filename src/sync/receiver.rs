@@ -3,11 +3,15 @@
 //! Three threads, one behind the other: this one takes messages off the wire; the stager unpacks blocks and
 //! writes contents beside the mirror; the committer makes batches durable, acknowledges, and lets the hand
 //! apply them. They hand work on in order, so when a batch reaches the committer its contents are there.
+//!
+//! Where the greeting says that this is a restore, `restore` is the third thread: it keeps no log.
 
 mod commit;
 mod found;
 pub mod frozen;
 mod open;
+mod records;
+mod restore;
 
 use super::SyncError;
 use super::sender::kind_line;
@@ -25,6 +29,7 @@ use crate::path::TreePath;
 use crate::transport::{Connection, Sender};
 use crate::wire::block::Block;
 use crate::wire::message::{Hello, Message, Refusal, Welcome};
+pub(in crate::sync) use open::lock;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -50,20 +55,24 @@ pub fn program() -> String {
 pub fn serve(mut connection: Connection) -> Result<()> {
     let sender = connection.sender.clone();
     let served = match connection.receiver.recv() {
+        Ok(Message::Hello(hello)) if hello.restore.is_some() => return restore::serve(hello, &mut connection),
         Ok(Message::Hello(hello)) => Slave::open(hello).and_then(|slave| slave.session(&mut connection)),
         Ok(_) => Err(SyncError::Protocol("it did not greet")),
         Err(error) => Err(error.into()),
     };
     if let Err(error) = &served {
-        refuse(&sender, error);
+        refuse(&sender, error, on_the_slave);
     }
     served
 }
 
-fn refuse(sender: &Sender, error: &SyncError) {
+/// How an error is told to the other end.
+type Words = fn(&SyncError) -> String;
+
+fn refuse(sender: &Sender, error: &SyncError, words: Words) {
     // Where the connection itself is gone nobody listens.
     if !matches!(error, SyncError::Link(_)) {
-        let refusal = Refusal { code: error.exit_code(), sentence: on_the_slave(error) };
+        let refusal = Refusal { code: error.exit_code(), sentence: words(error) };
         let _ = sender.send(&Message::Refuse(refusal));
     }
 }
@@ -71,7 +80,10 @@ fn refuse(sender: &Sender, error: &SyncError) {
 fn on_the_slave(error: &SyncError) -> String {
     match error {
         SyncError::Disk(disk) if disk.is_full() => {
-            format!("the slave's disk is full ({error}): free space there and run again; nothing acknowledged is lost")
+            let expire = "mailtwin expire, where there are restore points, can run on the full disk";
+            format!(
+                "the slave's disk is full ({error}): free space there and run again; {expire}; nothing acknowledged is lost"
+            )
         }
         SyncError::Locked(_) | SyncError::Guard(_) | SyncError::Refused(_) => error.to_string(),
         _ => format!("on the slave: {error}"),
@@ -102,6 +114,7 @@ enum Work {
     Compare,
     Fetch(Vec<TreePath>),
     Finish,
+    Release,
     Failed(SyncError),
 }
 
@@ -128,31 +141,10 @@ impl Slave {
     }
 
     fn converse(self, connection: &mut Connection, transaction: Transaction, looked: Looked) -> Result<()> {
-        let (to_stager, staged) = sync_channel(QUEUE);
-        let (to_committer, work) = sync_channel(QUEUE);
-        let staging = self.staging.clone();
+        let staging = Stager { staging: self.staging.clone(), packs: self.history.is_some(), is_restore: false };
         let sender = connection.sender.clone();
-        std::thread::scope(|scope| {
-            let packs = self.history.is_some();
-            scope.spawn(move || stage(&staged, &to_committer, staging.as_deref(), packs));
-            let slave = &self;
-            let committer = scope.spawn(move || {
-                let commit = || slave.commit_all(transaction, looked, &work, &sender);
-                // The master waits for an answer, whatever happens here.
-                let ended = catch_unwind(AssertUnwindSafe(|| slave.catalogue.contain(commit)))
-                    .unwrap_or_else(|_| Err(SyncError::Failed("mailtwin met a mistake of its own".to_owned())));
-                if let Err(error) = &ended {
-                    refuse(&sender, error);
-                }
-                ended
-            });
-            let received = receive(connection, &to_stager);
-            drop(to_stager);
-            match committer.join() {
-                Ok(Err(error)) => Err(error),
-                Ok(Ok(())) => received,
-                Err(_) => Err(SyncError::Failed("a thread of the slave ended early".into())),
-            }
+        converse(connection, staging, on_the_slave, |work| {
+            self.catalogue.contain(|| self.commit_all(transaction, looked, work, &sender))
         })
     }
 
@@ -224,6 +216,37 @@ impl Slave {
     }
 }
 
+/// Receives, stages and commits, each in a thread of its own, until the session is over.
+fn converse<T: Send>(
+    connection: &mut Connection,
+    stager: Stager,
+    words: Words,
+    commit: impl FnOnce(&Queue<Work>) -> Result<T> + Send,
+) -> Result<T> {
+    let (to_stager, staged) = sync_channel(QUEUE);
+    let (to_committer, work) = sync_channel(QUEUE);
+    let sender = connection.sender.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(move || stager.stage_all(&staged, &to_committer));
+        let committer = scope.spawn(move || {
+            // The master waits for an answer, whatever happens here.
+            let ended = catch_unwind(AssertUnwindSafe(|| commit(&work)))
+                .unwrap_or_else(|_| Err(SyncError::Failed("mailtwin met a mistake of its own".to_owned())));
+            if let Err(error) = &ended {
+                refuse(&sender, error, words);
+            }
+            ended
+        });
+        let received = receive(connection, &to_stager);
+        drop(to_stager);
+        match committer.join() {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(committed)) => received.map(|()| committed),
+            Err(_) => Err(SyncError::Failed("a thread of the slave ended early".into())),
+        }
+    })
+}
+
 /// What the look at the mirror brought.
 struct Looked {
     /// The catalogue has something new.
@@ -256,6 +279,11 @@ fn receive(connection: &mut Connection, stager: &SyncSender<Received>) -> Result
             Ok(Message::Compare) => Received::Work(Work::Compare),
             Ok(Message::Fetch(paths)) => Received::Work(Work::Fetch(paths)),
             Ok(Message::Finish) => Received::Work(Work::Finish),
+            Ok(Message::Release) => {
+                // Nothing follows.
+                let _ = stager.send(Received::Work(Work::Release));
+                return Ok(());
+            }
             Ok(_) => Received::Work(Work::Failed(SyncError::Protocol("a message that a master does not send"))),
             // The master has what it wanted, or is gone; either way this session is over.
             Err(crate::transport::LinkError::Transport(_)) => return Ok(()),
@@ -275,20 +303,39 @@ enum Received {
 
 // ---- the second thread: staging ----
 
-/// `packs`: the blocks are kept, so what came raw is compressed.
-fn stage(received: &Queue<Received>, committer: &SyncSender<Work>, staging: Option<&Staging>, packs: bool) {
-    while let Ok(received) = received.recv() {
-        let work = match received {
-            Received::Work(work) => work,
-            Received::Block(payload) => match stage_block(payload, staging, packs) {
-                Ok((payload, raw)) => Work::Block(payload, raw),
-                Err(error) => Work::Failed(error),
-            },
-        };
-        if committer.send(work).is_err() {
-            return;
+/// What the second thread works with.
+struct Stager {
+    staging: Option<Arc<Staging>>,
+    /// The blocks are kept, so what came raw is compressed.
+    packs: bool,
+    /// All contents of a batch come right before it: what is not whole then never will be.
+    is_restore: bool,
+}
+
+impl Stager {
+    fn stage_all(&self, received: &Queue<Received>, committer: &SyncSender<Work>) {
+        let staging = self.staging.as_deref();
+        while let Ok(received) = received.recv() {
+            let work = match received {
+                Received::Block(payload) => match stage_block(payload, staging, self.packs) {
+                    Ok((payload, raw)) => Work::Block(payload, raw),
+                    Err(error) => Work::Failed(error),
+                },
+                Received::Work(work @ Work::Batch(..)) if self.is_restore => match discard_beginnings(staging) {
+                    Ok(()) => work,
+                    Err(error) => Work::Failed(error),
+                },
+                Received::Work(work) => work,
+            };
+            if committer.send(work).is_err() {
+                return;
+            }
         }
     }
+}
+
+fn discard_beginnings(staging: Option<&Staging>) -> Result<()> {
+    staging.map_or(Ok(()), Staging::discard_beginnings)
 }
 
 /// Stages the contents of a block. Gives it as the log is to have it, and its raw length.

@@ -11,13 +11,12 @@ use crate::catalogue::scan::Rules;
 use crate::catalogue::store::Catalogue;
 use crate::disk::{Root, Writer};
 use crate::id::{Digest, Epoch, Position, hex};
-use crate::maildir::change::Change;
 use crate::maildir::entry::Entry;
 use crate::maildir::folder::SetKind;
 use crate::monitor::{Counters, Event, Monitor, Phase, Problem};
 use crate::path::TreePath;
-use crate::transport::{Connection, Receiver, Sender};
-use crate::wire::message::{Done, Hello, Message, Row, Welcome};
+use crate::transport::Connection;
+use crate::wire::message::{Hello, Message, Row, Welcome};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,10 +30,11 @@ const ROUNDS: u32 = 3;
 /// Directories asked for in one message.
 const FETCH: usize = 512;
 
-/// Changes in one message.
-const CHANGES: usize = 1000;
-
 type Result<T> = std::result::Result<T, SyncError>;
+
+pub mod wire;
+
+use wire::{Wire, answer};
 
 /// What a run is asked to do: validated.
 #[derive(Clone, Debug)]
@@ -98,15 +98,6 @@ struct Master<'a> {
     _lock: Option<Writer>,
 }
 
-/// Where the wire's bookkeeping is: the sending side of a cycle.
-struct Wire<'a> {
-    sender: &'a Sender,
-    receiver: &'a mut Receiver,
-    position: Position,
-    epoch: u64,
-    acknowledged: Position,
-}
-
 /// Opens the source and the master's state, so that what is wrong with them is said before anybody is called.
 ///
 /// # Errors
@@ -150,7 +141,7 @@ impl<'a> Master<'a> {
         self.note_rules(&mut edit)?;
         connection.sender.send(&Message::Hello(self.hello(&edit)))?;
         // The slave looks at its mirror meanwhile.
-        let mut glance = Glance::at(&self.source, &self.rules, &mut edit)?;
+        let mut glance = Glance::at(&self.source, &self.rules, &self.catalogue, &mut edit)?;
         let welcome = match answer(&mut connection.receiver)? {
             Message::Welcome(welcome) => welcome,
             _ => return Err(SyncError::Protocol("it did not answer the greeting")),
@@ -206,6 +197,7 @@ impl<'a> Master<'a> {
             filters: self.request.filters.clone(),
             boot: super::boot_id(),
             ancestry: self.source.ancestry().unwrap_or_default(),
+            restore: None,
         }
     }
 
@@ -307,13 +299,7 @@ impl<'a> Master<'a> {
         mut glance: Glance,
     ) -> Result<()> {
         for round in 1..=ROUNDS {
-            let mut wire = Wire {
-                sender: &connection.sender,
-                receiver: &mut connection.receiver,
-                position: edit.head.position,
-                epoch: edit.head.epoch.counter,
-                acknowledged: Position::default(),
-            };
+            let mut wire = Wire::new(connection, edit.head.position, edit.head.epoch.counter);
             self.monitor.event(Event::Phase(Phase::Send));
             let ran = self.cycle(edit, &mut wire, report, round, std::mem::take(&mut glance));
             edit.head.position = wire.position;
@@ -322,7 +308,7 @@ impl<'a> Master<'a> {
                 other => other?,
             }
             self.monitor.event(Event::Phase(Phase::Finish));
-            let done = finish(connection)?;
+            let done = wire::finish(connection, &Message::Finish)?;
             for warning in &done.warnings {
                 self.monitor.event(Event::Warning(warning.clone()));
             }
@@ -378,48 +364,6 @@ impl<'a> Master<'a> {
     }
 }
 
-impl Wire<'_> {
-    /// Hears what the slave has to say meanwhile.
-    fn hear(&mut self) -> Result<()> {
-        while let Some(message) = self.receiver.try_recv()? {
-            match message {
-                Message::Ack(position) => self.acknowledged = position,
-                Message::Refuse(refusal) => return Err(SyncError::Refused(refusal)),
-                _ => return Err(SyncError::Protocol("it answered what was not asked")),
-            }
-        }
-        Ok(())
-    }
-
-    /// Where sending fails the slave has mostly said why before it closed.
-    fn send(&mut self, message: &Message) -> Result<()> {
-        self.sender.send(message).map_err(|error| match self.hear() {
-            Err(refused @ SyncError::Refused(_)) => refused,
-            _ => error.into(),
-        })
-    }
-}
-
-impl Sink for Wire<'_> {
-    fn block(&mut self, payload: Vec<u8>) -> Result<()> {
-        self.hear()?;
-        let sent = self.sender.send_block(payload);
-        sent.map_err(|error| match self.hear() {
-            Err(refused @ SyncError::Refused(_)) => refused,
-            _ => error.into(),
-        })
-    }
-
-    fn batch(&mut self, changes: &[Change]) -> Result<()> {
-        self.hear()?;
-        for part in changes.chunks(CHANGES) {
-            self.send(&Message::Changes(part.to_vec()))?;
-        }
-        self.position = self.position.next(self.epoch);
-        self.send(&Message::Commit(self.position, changes.len() as u64))
-    }
-}
-
 /// How the catalogue records a kind, among the rules with which it was read.
 pub(super) fn kind_line(kind: SetKind) -> &'static str {
     match kind {
@@ -444,32 +388,6 @@ pub(super) fn detect_kind(source: &Path) -> SetKind {
     match entries.any(|entry| is_folder(&entry)) {
         true => SetKind::Maildir,
         false => SetKind::Files,
-    }
-}
-
-/// The next message, where a refusal is an error.
-fn answer(receiver: &mut Receiver) -> Result<Message> {
-    match receiver.recv()? {
-        Message::Refuse(refusal) => Err(SyncError::Refused(refusal)),
-        message => Ok(message),
-    }
-}
-
-fn finish(connection: &mut Connection) -> Result<Done> {
-    let sent = connection.sender.send(&Message::Finish);
-    loop {
-        match answer(&mut connection.receiver) {
-            Ok(Message::Ack(_)) => {}
-            Ok(Message::Done(done)) => return Ok(done),
-            Ok(_) => return Err(SyncError::Protocol("it did not say that it is done")),
-            Err(error) => {
-                // What it said before it closed tells more than that it did.
-                return match (&error, sent) {
-                    (SyncError::Refused(_), _) | (_, Ok(())) => Err(error),
-                    (_, Err(closed)) => Err(closed.into()),
-                };
-            }
-        }
     }
 }
 

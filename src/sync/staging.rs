@@ -8,7 +8,7 @@ use crate::delta;
 use crate::disk::{self, DiskError, Root, Writer};
 use crate::id::Digest;
 use crate::path::TreePath;
-use crate::wire::block::{Block, Piece};
+use crate::wire::block::{Block, Piece, UNWANTED};
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
@@ -65,12 +65,12 @@ impl Staging {
         TreePath::root().child(&number.to_string())
     }
 
-    /// Takes the pieces of a block.
+    /// Takes the pieces of a block that are wanted.
     ///
     /// # Errors
     /// Where the disk refuses, or a content does not match its digest.
     pub fn take(&self, block: &Block) -> Result<()> {
-        for (piece, bytes) in block.contents() {
+        for (piece, bytes) in block.contents().filter(|(piece, _)| piece.number != UNWANTED) {
             match (piece.offset, piece.last) {
                 (0, Some(digest)) => self.take_whole(piece, digest, bytes)?,
                 _ => self.take_piece(piece, bytes)?,
@@ -139,6 +139,15 @@ impl Staging {
             lock(&self.whole).insert(number, *digest);
         }
         matches
+    }
+
+    /// Removes contents of which only the beginning has come: whoever sent it has found that the rest is damaged.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn discard_beginnings(&self) -> Result<()> {
+        let begun: Vec<u64> = lock(&self.open).keys().copied().collect();
+        begun.into_iter().try_for_each(|number| self.discard(number))
     }
 
     /// Removes one staged file; one that is not there is fine.
@@ -337,6 +346,18 @@ mod tests {
         assert!(staging.take(&block(1, 5, b"bytes", None, false)).is_err());
         staging.take(&block(2, 0, b"by", None, false)).expect("takes");
         assert!(staging.take(&block(2, 3, b"tes", None, false)).is_err());
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_staged_and_a_beginning_is_discarded() {
+        let (directory, staging) = staging();
+        staging.take(&block(UNWANTED, 0, b"others", Some(Digest::of(b"others")), false)).expect("takes");
+        staging.take(&block(1, 0, b"whole", Some(Digest::of(b"whole")), false)).expect("takes");
+        staging.take(&block(2, 0, b"begin", None, false)).expect("takes");
+        staging.discard_beginnings().expect("discards");
+        let there = std::fs::read_dir(directory.path().join("staging")).expect("lists");
+        let there: Vec<_> = there.map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(there, ["1"]);
     }
 
     #[test]

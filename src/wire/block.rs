@@ -17,10 +17,13 @@ pub const MAX_RAW: usize = 3 << 20;
 /// Most pieces in a block: empty messages are legal, a table of millions is not.
 const MAX_PIECES: usize = 65_536;
 
+/// The number of a piece that stands in a block and is not wanted: the block travels as it was stored.
+pub const UNWANTED: u64 = 0;
+
 /// A part of a content, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// The content's number within the session.
+    /// The content's number within the session; [`UNWANTED`] where nothing asks for it.
     pub number: u64,
     /// Where the piece begins in the content.
     pub offset: u64,
@@ -82,12 +85,7 @@ impl Block {
             (Some(_), Some(_)) => 2,
         };
         let header = Header { codec, raw: self.data.len() as u32, pieces: self.pieces.clone() };
-        let table = postcard::to_stdvec(&header).map_err(std::io::Error::other)?;
-        let mut payload = Vec::with_capacity(4 + table.len() + self.data.len());
-        payload.extend_from_slice(&(table.len() as u32).to_le_bytes());
-        payload.extend_from_slice(&table);
-        payload.extend_from_slice(packed.unwrap_or(&self.data));
-        Ok(payload)
+        joined(&header, packed.unwrap_or(&self.data)).map_err(std::io::Error::other)
     }
 
     /// Decodes and validates a payload. Digests are not checked here: pieces may lie in several blocks.
@@ -120,6 +118,21 @@ impl Block {
         table(payload).map(|(header, _)| header.pieces)
     }
 
+    /// A payload with other content numbers, one for each piece in order; what is compressed stays as it is.
+    ///
+    /// # Errors
+    /// [`BlockError`] where the payload is no block, or has another number of pieces.
+    pub fn renumbered(payload: &[u8], numbers: &[u64]) -> Result<Vec<u8>, BlockError> {
+        let (mut header, packed) = table(payload)?;
+        if header.pieces.len() != numbers.len() {
+            return Err(BlockError::Table);
+        }
+        for (piece, number) in header.pieces.iter_mut().zip(numbers) {
+            piece.number = *number;
+        }
+        joined(&header, packed).map_err(|_| BlockError::Table)
+    }
+
     /// Whether a payload is stored raw.
     pub fn is_raw(payload: &[u8]) -> bool {
         table(payload).is_ok_and(|(header, _)| header.codec == 0)
@@ -134,6 +147,16 @@ impl Block {
             (piece, &self.data[begin..at])
         })
     }
+}
+
+/// A table, and the data behind it, as a payload.
+fn joined(header: &Header, packed: &[u8]) -> Result<Vec<u8>, postcard::Error> {
+    let table = postcard::to_stdvec(header)?;
+    let mut payload = Vec::with_capacity(4 + table.len() + packed.len());
+    payload.extend_from_slice(&(table.len() as u32).to_le_bytes());
+    payload.extend_from_slice(&table);
+    payload.extend_from_slice(packed);
+    Ok(payload)
 }
 
 /// The table of a payload, and the data behind it.
@@ -173,6 +196,18 @@ mod tests {
                 assert_eq!(piece.last, Some(Digest::of(bytes)));
             }
         }
+    }
+
+    #[test]
+    fn a_block_with_other_numbers_has_the_same_bytes() {
+        let payload = block().encode(4).expect("encodes");
+        let other = Block::renumbered(&payload, &[7, UNWANTED, 1 << 60]).expect("renumbers");
+        let back = Block::decode(&other).expect("decodes");
+        assert_eq!(back.pieces.iter().map(|piece| piece.number).collect::<Vec<_>>(), [7, UNWANTED, 1 << 60]);
+        assert_eq!(back.data, block().data);
+        let (_, packed) = table(&payload).expect("a table");
+        assert!(other.ends_with(packed), "what is compressed was touched");
+        assert_eq!(Block::renumbered(&payload, &[1]), Err(BlockError::Table));
     }
 
     #[test]

@@ -15,21 +15,35 @@
 //! ```
 //!
 //! Either end may send `Ping` at any time (it means nothing but life) and `Refuse` instead of an answer.
+//!
+//! A restore into an empty directory speaks the same, from a restore point in the place of a master's tree: the Hello
+//! says so, and after Done comes
+//!
+//! ```text
+//!   Release ----------------------------->        nothing is missing: your state may go
+//!          <------------------------------ Done     it has gone
+//! ```
 
 use super::frame::{Frame, FrameError};
 use crate::id::{Digest, Epoch, Position, SetId};
 use crate::maildir::change::Change;
-use crate::maildir::entry::{Entry, Meta};
+use crate::maildir::entry::{Entry, Meta, Time};
 use crate::maildir::folder::SetKind;
 use crate::monitor::Problem;
 use crate::path::TreePath;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The protocol that this program speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The oldest protocol that it still understands.
 pub const MINIMUM: u16 = 1;
+
+/// The first protocol that has restores.
+const RESTORES: u16 = 2;
+
+/// Longest text that says what is restored.
+const MAX_WHAT: usize = 65_536;
 
 /// Kind byte of a block; its payload is [`super::block::Block`]'s.
 pub const BLOCK: u8 = 3;
@@ -67,6 +81,19 @@ pub struct Hello {
     pub boot: Digest,
     /// Device and inode numbers of the source and of the directories above it.
     pub ancestry: Vec<(u64, u64)>,
+    /// This is no replication but a restore. It stands behind the rest, where protocol 1 has nothing.
+    #[serde(skip)]
+    pub restore: Option<Restoring>,
+}
+
+/// A restore into an empty directory, or into one that holds the beginning of the same restore. The source is the standby
+/// that has the restore points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoring {
+    /// What is restored: the same words mean the same restore.
+    pub what: String,
+    /// The time that the directory itself is to have in the end.
+    pub mtime: Option<Time>,
 }
 
 /// What the slave answers.
@@ -104,7 +131,7 @@ pub struct Row {
 }
 
 /// Everything that was asked for has been applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// The last batch applied.
     pub position: Position,
@@ -146,6 +173,8 @@ pub enum Message {
     Row(Row),
     Refuse(Refusal),
     Ping,
+    /// Everything that is restored is there, and the far end's state goes.
+    Release,
 }
 
 /// Why a frame is not a message.
@@ -179,8 +208,8 @@ impl Message {
     /// Only when memory ends.
     pub fn frame(&self) -> Result<Frame, MessageError> {
         Ok(match self {
-            Self::Hello(hello) => Frame::plain(1, with_version(hello)?),
-            Self::Welcome(welcome) => Frame::plain(2, with_version(welcome)?),
+            Self::Hello(hello) => Frame::plain(1, greeting(hello)?),
+            Self::Welcome(welcome) => Frame::plain(2, with_version(MINIMUM, welcome)?),
             Self::Block(payload) => Frame::plain(BLOCK, payload.clone()),
             Self::Changes(changes) => Frame::compressed(4, encode(4, changes)?),
             Self::Commit(position, count) => Frame::plain(5, encode(5, &(position, count))?),
@@ -193,6 +222,7 @@ impl Message {
             Self::Row(row) => Frame::compressed(12, encode(12, row)?),
             Self::Refuse(refusal) => Frame::plain(13, encode(13, refusal)?),
             Self::Ping => Frame::plain(14, Vec::new()),
+            Self::Release => Frame::plain(15, Vec::new()),
         })
     }
 
@@ -204,7 +234,7 @@ impl Message {
         let payload = frame.payload()?;
         let kind = frame.kind;
         Ok(match kind {
-            1 => Self::Hello(decode(kind, check_version(&payload)?)?),
+            1 => Self::Hello(greeted(check_version(&payload)?)?),
             2 => Self::Welcome(decode(kind, check_version(&payload)?)?),
             BLOCK => Self::Block(payload.into_owned()),
             4 => Self::Changes(valid_changes(decode(kind, &payload)?)?),
@@ -221,6 +251,7 @@ impl Message {
             12 => Self::Row(decode(kind, &payload)?),
             13 => Self::Refuse(decode(kind, &payload)?),
             14 => Self::Ping,
+            15 => Self::Release,
             kind => return Err(MessageError::Kind(kind)),
         })
     }
@@ -247,11 +278,32 @@ fn limited<T>(kind: u8, list: Vec<T>) -> Result<Vec<T>, MessageError> {
 }
 
 /// The first four bytes of a greeting never change their meaning: version and minimum.
-fn with_version<T: Serialize>(value: &T) -> Result<Vec<u8>, MessageError> {
+fn with_version<T: Serialize>(minimum: u16, value: &T) -> Result<Vec<u8>, MessageError> {
     let mut payload = Vec::from(VERSION.to_le_bytes());
-    payload.extend_from_slice(&MINIMUM.to_le_bytes());
+    payload.extend_from_slice(&minimum.to_le_bytes());
     payload.extend_from_slice(&encode(1, value)?);
     Ok(payload)
+}
+
+/// An end that knows no restores refuses one by the number.
+fn greeting(hello: &Hello) -> Result<Vec<u8>, MessageError> {
+    let Some(restore) = &hello.restore else { return with_version(MINIMUM, hello) };
+    let mut payload = with_version(RESTORES, hello)?;
+    payload.extend_from_slice(&encode(1, restore)?);
+    Ok(payload)
+}
+
+fn greeted(payload: &[u8]) -> Result<Hello, MessageError> {
+    let malformed = |reason: String| MessageError::Malformed(1, reason);
+    let (hello, rest): (Hello, _) = postcard::take_from_bytes(payload).map_err(|error| malformed(error.to_string()))?;
+    if rest.is_empty() {
+        return Ok(hello);
+    }
+    let restore: Restoring = decode(1, rest)?;
+    match restore.what.len() <= MAX_WHAT && restore.mtime.is_none_or(|mtime| mtime.is_valid()) {
+        true => Ok(Hello { restore: Some(restore), ..hello }),
+        false => Err(malformed("a restore that cannot be".to_owned())),
+    }
 }
 
 fn check_version(payload: &[u8]) -> Result<&[u8], MessageError> {
@@ -347,6 +399,48 @@ mod tests {
         let frame = Frame::plain(2, vec![9, 0, 8, 0, 1, 2, 3]);
         let error = Message::parse(&frame).expect_err("too new").to_string();
         assert!(error.contains("protocol 9 (at least 8)"), "{error}");
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            program: "mailtwin".into(),
+            set: None,
+            epoch: Epoch::default(),
+            position: Position::default(),
+            root: Digest::default(),
+            kind: SetKind::Maildir,
+            destination: b"/srv".to_vec(),
+            state: None,
+            dry_run: false,
+            checksum: false,
+            filters: vec!["*.bak".into()],
+            boot: Digest::default(),
+            ancestry: vec![(1, 2)],
+            restore: None,
+        }
+    }
+
+    #[test]
+    fn a_greeting_of_replication_is_that_of_protocol_1_and_one_of_a_restore_asks_for_2() {
+        let payload = Message::Hello(hello()).frame().expect("packs").parts().1.to_vec();
+        assert_eq!(payload[..4], [2, 0, 1, 0]);
+        assert_eq!(payload[4..], postcard::to_stdvec(&hello()).expect("encodes"));
+        let restore = Some(Restoring { what: "everything".into(), mtime: Some(Time::default()) });
+        let message = Message::Hello(Hello { restore, ..hello() });
+        assert_eq!(message.frame().expect("packs").parts().1[..4], [2, 0, 2, 0]);
+        assert_eq!(back(&message).expect("parses"), message);
+        assert_eq!(back(&Message::Hello(hello())).expect("parses"), Message::Hello(hello()));
+    }
+
+    #[test]
+    fn a_restore_that_cannot_be_is_refused() {
+        let bad_time = Some(Time { seconds: 0, nanos: 2_000_000_000 });
+        for restore in [
+            Restoring { what: "x".repeat(MAX_WHAT + 1), mtime: None },
+            Restoring { what: String::new(), mtime: bad_time },
+        ] {
+            assert!(back(&Message::Hello(Hello { restore: Some(restore), ..hello() })).is_err());
+        }
     }
 
     #[test]

@@ -2,44 +2,108 @@
 
 use super::{Diff, Scanner, UnitRows, kind_of, mark};
 use crate::catalogue::directory::{self, Row, is_paged};
-use crate::disk::{FileKind, Stat};
-use crate::maildir::entry::{Kind, Known, Look};
+use crate::disk::{FileKind, Near};
+use crate::maildir::entry::{Kind, Known, Look, Mark, Meta, Time};
 use crate::maildir::folder::{self, SetKind};
 use crate::path::TreePath;
+use serde::{Deserialize, Serialize};
+
+/// What `statx` has to tell of one name in a unit that nobody touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check<'a> {
+    /// The name in the unit's directory; empty for the directory itself.
+    #[serde(with = "serde_bytes")]
+    pub name: &'a [u8],
+    /// What is expected.
+    pub expected: Expected,
+}
+
+/// What a name is to look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// A directory.
+    Directory(Look),
+    /// The folder's `tmp`.
+    Tmp(Look),
+    /// A file or link that this host has looked at before.
+    Seen(u64, Time, u8, Mark),
+    /// One that is taken by its name.
+    Named(u16, u32, u32, u8, Mark),
+}
 
 impl Scanner<'_> {
     /// The quick look, at a unit that nobody touched since it was recorded: the directories in it that are units of
     /// their own. `None` where anything needs a closer look. One that `was_untouched` a moment ago is not looked at
     /// again, unless its record was changed since.
     pub fn as_recorded(&self, path: &TreePath, rows: &UnitRows, was_untouched: bool) -> Option<Vec<TreePath>> {
+        let checks = self.checks(path, rows)?;
+        let is_met = was_untouched || self.all_meet(&mut Near::none(self.root), path, &checks);
+        is_met.then(|| self.recorded_below(path, rows))
+    }
+
+    /// What has to be looked at to know that nobody touched a unit, in the order in which a message moves. `None` where
+    /// its record does not tell.
+    pub fn checks<'r>(&self, path: &TreePath, rows: &'r UnitRows) -> Option<Vec<Check<'r>>> {
         if self.rules.restat || self.rules.checksum {
             return None;
         }
-        let is_same = |path: &TreePath, row: &Row| {
-            let recorded = row.look.filter(|look| !look.racy);
-            recorded.is_some_and(|look| was_untouched || self.is_same_directory(path, &look))
-        };
-        let row = rows.directory.as_ref().filter(|row| !is_paged(path) && is_same(path, row))?;
+        let settled = |row: &Row| row.look.filter(|look| !look.racy);
+        let row = rows.directory.as_ref().filter(|_| !is_paged(path))?;
+        let mut checks = Vec::with_capacity(row.entries.len() + 4);
+        checks.push(Check { name: b"", expected: Expected::Directory(settled(row)?) });
         if self.is_recorded_folder(row) {
-            // In the order in which a message moves.
             for (part, row) in folder::PARTS.iter().zip(&rows.parts) {
-                let at = path.child(part);
-                let same = match row {
-                    Some(row) if *part == "tmp" => was_untouched || self.is_same_tmp(&at, row),
-                    Some(row) => is_same(&at, row),
-                    None => false,
+                let row = row.as_ref()?;
+                let expected = match *part == "tmp" {
+                    true if self.rules.filter.takes_from_tmp(&path.child(part)) => return None,
+                    true => Expected::Tmp(row.look?),
+                    false => Expected::Directory(settled(row)?),
                 };
-                if !same {
-                    return None;
-                }
+                checks.push(Check { name: part.as_bytes(), expected });
             }
         }
-        let mut files = row.entries.iter().filter(|known| known.entry.kind != Kind::Directory);
-        let is_same_file = |known: &Known| {
-            let at = path.join(&known.entry.name);
-            self.root.stat(&at).is_ok_and(|stat| self.is_same_file(&stat, known))
-        };
-        (was_untouched || files.all(is_same_file)).then(|| self.recorded_below(path, rows))
+        for known in row.entries.iter().filter(|known| known.entry.kind != Kind::Directory) {
+            checks.push(Check { name: known.entry.name.as_bytes(), expected: self.expected(known)? });
+        }
+        Some(checks)
+    }
+
+    /// Whether all is as expected.
+    pub fn all_meet(&self, near: &mut Near<'_>, path: &TreePath, checks: &[Check<'_>]) -> bool {
+        checks.iter().all(|check| self.meets(near, path, check))
+    }
+
+    /// Whether a name in a unit looks as expected.
+    pub fn meets(&self, near: &mut Near<'_>, unit: &TreePath, check: &Check<'_>) -> bool {
+        let Ok(stat) = near.stat(unit, check.name) else { return false };
+        match &check.expected {
+            Expected::Directory(look) => stat.kind == FileKind::Directory && stat.look() == *look,
+            // What is in it does not matter; its mode and owner do.
+            Expected::Tmp(look) => Look { racy: look.racy, ..stat.look() } == *look,
+            Expected::Seen(ino, ctime, kind, wanted) => {
+                *ino == stat.ino && *ctime == stat.ctime && *kind == stat.kind as u8 && *wanted == mark(&stat)
+            }
+            Expected::Named(mode, uid, gid, kind, wanted) => {
+                let known = Meta { mode: *mode, uid: *uid, gid: *gid, mtime: Some(stat.mtime), xattrs: Vec::new() };
+                *kind == stat.kind as u8
+                    && *wanted == mark(&stat)
+                    && self.meta(&stat, Some(stat.mtime), Vec::new(), Some(&known)) == known
+            }
+        }
+    }
+
+    /// What a file, of which not even the change time moved, looks like.
+    fn expected(&self, known: &Known) -> Option<Expected> {
+        let (local, entry) = (&known.local, &known.entry);
+        let (mark, kind) = (entry.mark(), kind_of(entry) as u8);
+        match local.ino {
+            0 => {
+                let Meta { mode, uid, gid, mtime, xattrs } = &entry.meta;
+                let shows = self.rules.trust_names && *mtime == Some(mark.mtime) && xattrs.is_empty();
+                shows.then_some(Expected::Named(*mode, *uid, *gid, kind, mark))
+            }
+            ino => (!local.racy).then_some(Expected::Seen(ino, local.ctime, kind, mark)),
+        }
     }
 
     /// The directories in a unit that are units of their own, as recorded.
@@ -62,30 +126,6 @@ impl Scanner<'_> {
             row.entries.iter().any(is_it)
         };
         self.rules.kind == SetKind::Maildir && has(b"cur") && has(b"new")
-    }
-
-    fn is_same_directory(&self, path: &TreePath, look: &Look) -> bool {
-        self.root.stat(path).is_ok_and(|stat| stat.kind == FileKind::Directory && stat.look() == *look)
-    }
-
-    /// What is in `tmp` does not matter; its mode and owner do.
-    fn is_same_tmp(&self, path: &TreePath, row: &Row) -> bool {
-        !self.rules.filter.takes_from_tmp(path)
-            && row.look.is_some_and(|look| {
-                self.root.stat(path).is_ok_and(|stat| Look { racy: look.racy, ..stat.look() } == look)
-            })
-    }
-
-    /// Whether a file, of which not even the change time moved, is as it was.
-    fn is_same_file(&self, stat: &Stat, known: &Known) -> bool {
-        let (local, entry) = (&known.local, &known.entry);
-        let untouched = match local.ino {
-            0 => {
-                self.rules.trust_names && self.meta(stat, Some(stat.mtime), Vec::new(), Some(&entry.meta)) == entry.meta
-            }
-            ino => ino == stat.ino && local.ctime == stat.ctime && !local.racy,
-        };
-        untouched && mark(stat) == entry.mark() && kind_of(entry) == stat.kind
     }
 
     /// Whether a unit's directories look as they did when `diff` was made.

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 
 type Result<T> = std::result::Result<T, ManifestError>;
@@ -20,8 +21,18 @@ type Result<T> = std::result::Result<T, ManifestError>;
 /// directory after the other, asks for several of one folder.
 const KEPT: usize = 4;
 
+/// Ranges that are read one after the other before threads read ahead: who asks for a folder does not want more.
+const PATIENCE: usize = 3;
+
+/// Threads that read ahead, and ranges that each of them has ready.
+const THREADS: usize = 2;
+const READY: usize = 2;
+
 /// A manifest that was opened. It is only read, and can be shared by threads.
-pub struct Manifest {
+#[derive(Clone)]
+pub struct Manifest(Arc<Opened>);
+
+struct Opened {
     input: Input,
     header: Header,
     ranges: Vec<Range>,
@@ -67,32 +78,32 @@ impl Manifest {
             return Err(input.damaged("header and trailer do not belong together"));
         }
         let ranges = input.ranges(&trailer).map_err(|fault| input.whole(fault))?;
-        Ok(Self { input, header, ranges, kept: Mutex::default(), unpacked: AtomicU64::default() })
+        Ok(Self(Arc::new(Opened { input, header, ranges, kept: Mutex::default(), unpacked: AtomicU64::default() })))
     }
 
     /// What the restore point is.
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.0.header
     }
 
     /// How many records there are.
     pub fn len(&self) -> u64 {
-        self.ranges.iter().map(|range| range.count).sum()
+        self.0.ranges.iter().map(|range| range.count).sum()
     }
 
     /// How many ranges there are.
     pub fn ranges(&self) -> u64 {
-        self.ranges.len() as u64
+        self.0.ranges.len() as u64
     }
 
     /// How many ranges were unpacked so far: what was paid for.
     pub fn unpacked(&self) -> u64 {
-        self.unpacked.load(Ordering::Relaxed)
+        self.0.unpacked.load(Ordering::Relaxed)
     }
 
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.0.ranges.is_empty()
     }
 
     /// The records from a key on, in order; all of them from an empty one. One range at a time is in memory.
@@ -127,11 +138,11 @@ impl Manifest {
 
     /// The range in which a key would be; `None` before the first.
     fn range_of(&self, key: &[u8]) -> Option<usize> {
-        self.ranges.partition_point(|range| *range.key <= *key).checked_sub(1)
+        self.0.ranges.partition_point(|range| *range.key <= *key).checked_sub(1)
     }
 
     fn kept(&self, number: usize) -> Result<Arc<Vec<Record>>> {
-        let mut kept = self.kept.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut kept = self.0.kept.lock().unwrap_or_else(|poison| poison.into_inner());
         if let Some((_, records)) = kept.iter().find(|(kept, _)| *kept == number) {
             return Ok(records.clone());
         }
@@ -143,12 +154,12 @@ impl Manifest {
 
     /// Reads and unpacks a range.
     fn range(&self, number: usize) -> Result<Vec<Record>> {
-        let Some(range) = self.ranges.get(number) else { return Ok(Vec::new()) };
-        self.unpacked.fetch_add(1, Ordering::Relaxed);
-        self.unpack(range, self.ranges.get(number + 1)).map_err(|fault| match fault {
+        let Some(range) = self.0.ranges.get(number) else { return Ok(Vec::new()) };
+        self.0.unpacked.fetch_add(1, Ordering::Relaxed);
+        self.unpack(range, self.0.ranges.get(number + 1)).map_err(|fault| match fault {
             Fault::Disk(error) => error.into(),
             Fault::Damaged(what) => ManifestError::Range {
-                file: self.input.path.clone(),
+                file: self.0.input.path.clone(),
                 first: range.first.clone(),
                 count: range.count,
                 what,
@@ -157,7 +168,7 @@ impl Manifest {
     }
 
     fn unpack(&self, range: &Range, next: Option<&Range>) -> std::result::Result<Vec<Record>, Fault> {
-        let frame = self.input.frame(RANGE, range.begin, range.end)?;
+        let frame = self.0.input.frame(RANGE, range.begin, range.end)?;
         let payload = frame.payload().map_err(|error| Fault::Damaged(error.to_string()))?;
         let records = range::decode(&payload).map_err(|error| Fault::Damaged(error.to_string()))?;
         let begins = records.first().is_some_and(|record| record.path == range.first);
@@ -171,10 +182,24 @@ impl Manifest {
         }
     }
 
+    /// Threads that unpack the ranges from this one on. They end when nobody listens any more.
+    fn read_ahead(&self, first: usize) -> Vec<Receiver<Result<Vec<Record>>>> {
+        let begin = |remainder: usize| {
+            let (ready, ahead) = sync_channel(READY);
+            let manifest = self.clone();
+            let numbers = (first..self.0.ranges.len()).filter(move |number| number % THREADS == remainder);
+            std::thread::spawn(move || {
+                numbers.map(|number| manifest.range(number)).try_for_each(|range| ready.send(range))
+            });
+            ahead
+        };
+        (0..THREADS).map(begin).collect()
+    }
+
     fn knows_the_segment(&self, record: &Record) -> bool {
         match &record.state {
             Some((_, What::File { place: Some(place), .. })) => {
-                u64::from(place.segment) < self.header.segments.len() as u64
+                u64::from(place.segment) < self.0.header.segments.len() as u64
             }
             _ => true,
         }
@@ -193,6 +218,10 @@ pub struct Records<'a> {
     /// By way of the ranges that are kept.
     keeps: bool,
     records: Unpacked,
+    /// Ranges that were read.
+    count: usize,
+    /// Ranges that are being read, by the rest of their numbers divided by the number of threads.
+    ahead: Vec<Receiver<Result<Vec<Record>>>>,
 }
 
 /// What is left of a range.
@@ -233,14 +262,21 @@ impl Unpacked {
 impl<'a> Records<'a> {
     fn new(manifest: &'a Manifest, from: Vec<u8>, beneath: Option<TreePath>, keeps: bool) -> Self {
         let next = manifest.range_of(&from).unwrap_or_default();
-        Self { manifest, next, from, beneath, keeps, records: Unpacked::Own(Vec::new().into_iter()) }
+        let records = Unpacked::Own(Vec::new().into_iter());
+        Self { manifest, next, from, beneath, keeps, records, count: 0, ahead: Vec::new() }
     }
 
     /// Leaves out what comes before a key; ranges in which all of it does are not read.
     pub fn seek(&mut self, wanted: &[u8]) {
         self.records.seek(wanted);
         if self.records.rest().is_empty() {
-            self.next = self.next.max(self.manifest.range_of(wanted).unwrap_or_default());
+            let next = self.next.max(self.manifest.range_of(wanted).unwrap_or_default());
+            if next != self.next {
+                // What threads have ready comes before it.
+                self.ahead.clear();
+                self.count = 0;
+            }
+            self.next = next;
             self.from = wanted.to_vec();
         }
     }
@@ -250,15 +286,25 @@ impl<'a> Records<'a> {
         self.beneath.as_ref().is_none_or(|directory| path.is_within(directory))
     }
 
+    /// Unpacks the next range, or takes it from a thread that did.
+    fn range(&mut self) -> Result<Vec<Record>> {
+        self.count += 1;
+        if self.count == PATIENCE && self.manifest.0.ranges.len() - self.next > THREADS {
+            self.ahead = self.manifest.read_ahead(self.next);
+        }
+        let ready = self.ahead.get(self.next % THREADS).and_then(|ahead| ahead.recv().ok());
+        ready.unwrap_or_else(|| self.manifest.range(self.next))
+    }
+
     /// Reads the next range; `None` where no range has more.
     fn read(&mut self) -> Option<Result<()>> {
-        let range = self.manifest.ranges.get(self.next)?;
+        let range = self.manifest.0.ranges.get(self.next)?;
         if *range.key > *self.from && !self.wants(&range.first) {
             return None;
         }
         let records = match self.keeps {
             true => self.manifest.kept(self.next).map(|records| Unpacked::Kept(records, 0)),
-            false => self.manifest.range(self.next).map(|records| Unpacked::Own(records.into_iter())),
+            false => self.range().map(|records| Unpacked::Own(records.into_iter())),
         };
         self.next += 1;
         Some(records.map(|mut records| {
@@ -278,7 +324,8 @@ impl Iterator for Records<'_> {
                     return Some(Ok(record));
                 }
                 // What follows is not wanted either.
-                self.next = self.manifest.ranges.len();
+                self.next = self.manifest.0.ranges.len();
+                self.ahead.clear();
                 self.records = Unpacked::Own(Vec::new().into_iter());
             }
             if let Err(error) = self.read()? {

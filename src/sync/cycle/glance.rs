@@ -3,8 +3,10 @@
 use super::{Cursor, Result};
 use crate::catalogue::directory;
 use crate::catalogue::edit::Edit;
+use crate::catalogue::scan::sketch::{Draft, Shelf, Sketch};
 use crate::catalogue::scan::{Rules, Scanner};
-use crate::disk::Root;
+use crate::catalogue::store::Catalogue;
+use crate::disk::{Near, Root};
 use crate::path::TreePath;
 use std::collections::HashSet;
 
@@ -17,31 +19,56 @@ pub struct Glance {
 }
 
 impl Glance {
-    /// Goes through the catalogue and looks at each unit in it.
+    /// Looks at each unit of a catalogue.
     ///
     /// # Errors
     /// Where the catalogue cannot be read.
-    pub fn at(root: &Root, rules: &Rules, edit: &mut Edit<'_>) -> Result<Self> {
+    pub fn at(root: &Root, rules: &Rules, catalogue: &Catalogue, edit: &mut Edit<'_>) -> Result<Self> {
         if rules.restat || rules.checksum || edit.is_empty()? {
             return Ok(Self::default());
         }
         let scanner = Scanner::new(root, rules);
+        let shelf = Shelf::of(catalogue, &scanner, edit);
+        if let Some(glance) = shelf.as_ref().and_then(Shelf::read).and_then(|sketch| Self::of(&sketch, &scanner)) {
+            return Ok(glance);
+        }
+        let mut draft = Draft::default();
+        let glance = Self::by_rows(&scanner, edit, &mut draft)?;
+        if let (Some(shelf), true) = (shelf, glance.all) {
+            shelf.keep(&draft);
+        }
+        Ok(glance)
+    }
+
+    /// By what an earlier run looked for.
+    fn of(sketch: &Sketch, scanner: &Scanner<'_>) -> Option<Self> {
         let mut glance = Self { all: true, ..Self::default() };
+        let note = |path: &TreePath, is_met: bool| {
+            glance.all &= is_met;
+            if is_met {
+                glance.untouched.insert(directory::key(path));
+            }
+        };
+        sketch.look(scanner, note)?;
+        Some(glance)
+    }
+
+    fn by_rows(scanner: &Scanner<'_>, edit: &mut Edit<'_>, draft: &mut Draft) -> Result<Self> {
+        let mut glance = Self { all: true, ..Self::default() };
+        let mut near = Near::new(scanner.root);
         let mut cursor = Cursor::default();
         let mut stack = vec![TreePath::root()];
         while let Some(path) = stack.pop() {
             let key = directory::key(&path);
-            let rows = cursor.unit(&key, rules.kind, edit)?;
-            match scanner.as_recorded(&path, &rows, false) {
-                Some(below) => {
+            let rows = cursor.unit(&key, scanner.rules.kind, edit)?;
+            match scanner.checks(&path, &rows).filter(|checks| scanner.all_meet(&mut near, &path, checks)) {
+                Some(checks) => {
+                    draft.unit(&path, &checks);
                     glance.untouched.insert(key);
-                    stack.extend(below.into_iter().rev());
                 }
-                None => {
-                    glance.all = false;
-                    stack.extend(scanner.recorded_below(&path, &rows).into_iter().rev());
-                }
+                None => glance.all = false,
             }
+            stack.extend(scanner.recorded_below(&path, &rows).into_iter().rev());
         }
         Ok(glance)
     }

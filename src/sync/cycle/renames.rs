@@ -1,6 +1,7 @@
 //! Directories that have another name than the one that is recorded: renamed on the slave, not copied.
 
 use super::{Cycle, Result};
+use crate::catalogue::directory;
 use crate::catalogue::scan::Diff;
 use crate::maildir::change::Change;
 use crate::maildir::entry::Kind;
@@ -47,9 +48,15 @@ impl Cycle<'_, '_> {
         let Some(from) = from.filter(|from| !from.is_root() && !from.is_within(path) && !path.is_within(from)) else {
             return Ok(false);
         };
-        let still_there = self.options.root.stat_if_there(&from)?.is_some_and(|old| old.ino == stat.ino);
+        // Another directory may have its name by now. Where this walk has passed that one a rename would take it away for
+        // good: what was in the old one comes as links then.
+        let is_ahead = from.is_within(&self.walked_from) && directory::key(&from) > directory::key(path);
+        let in_the_way = match self.options.root.stat_if_there(&from)? {
+            Some(old) => !is_ahead || old.ino == stat.ino,
+            None => false,
+        };
         self.drain()?;
-        if still_there || self.edit.row(&from)?.is_none() || self.edit.row(path)?.is_some() {
+        if in_the_way || self.edit.row(&from)?.is_none() || self.edit.row(path)?.is_some() {
             return Ok(false);
         }
         self.ship_directory_rename(from, path.clone())?;

@@ -1,22 +1,18 @@
 //! The committing thread: batches are made durable, acknowledged, and applied, in this order (I1).
 
-use super::{Looked, Result, Slave, Work};
-use crate::catalogue::CatalogueError;
-use crate::catalogue::directory;
+use super::{Looked, Result, Slave, Work, records};
 use crate::catalogue::edit::Edit;
 use crate::catalogue::store::Transaction;
 use crate::disk::now;
 use crate::id::{Epoch, Position};
 use crate::log::segment::Segment;
 use crate::maildir::change::Change;
-use crate::maildir::entry::Entry;
 use crate::monitor::Quiet;
-use crate::path::TreePath;
 use crate::sync::SyncError;
 use crate::sync::apply::{Arrived, Hand};
 use crate::transport::Sender;
 use crate::wire::frame::Frame;
-use crate::wire::message::{BLOCK, Done, MAX_LIST, Message, Row};
+use crate::wire::message::{BLOCK, Done, Message};
 use std::sync::mpsc::Receiver as Queue;
 use std::time::Duration;
 
@@ -34,9 +30,6 @@ const GROUP_BYTES: u64 = 128 << 20;
 
 /// How long a group waits for one more batch.
 const GROUP_WAIT: Duration = Duration::from_millis(10);
-
-/// Entries in one message of a directory's record.
-const ROW_ENTRIES: usize = 4096;
 
 impl Slave {
     /// The committer: one catalogue transaction after the other until the work ends.
@@ -88,6 +81,8 @@ struct Arriving {
     /// The blocks, while they are few enough for the log.
     blocks: Vec<Frame>,
     bytes: u64,
+    /// There is a block.
+    any: bool,
 }
 
 /// A batch with the contents that came before it.
@@ -147,6 +142,7 @@ impl<'s, 't> Term<'s, 't> {
                     other => after = Some(other),
                 }
                 let is_full = changes >= GROUP_CHANGES || bytes + self.arriving.bytes >= GROUP_BYTES;
+                let is_full = is_full || self.is_at_checkpoint(changes);
                 if after.is_none() && (batches.is_empty() || !is_full) {
                     // Contents in files cost a sync of the whole file system: many batches share it. What fits
                     // into the log is done at once, and what has come meanwhile is done together then.
@@ -159,13 +155,14 @@ impl<'s, 't> Term<'s, 't> {
             self.commit(batches)?;
             match after {
                 None => {}
-                Some(Work::Compare) => self.compare()?,
-                Some(Work::Fetch(paths)) => self.fetch(paths)?,
+                Some(Work::Compare) => records::digests(&mut self.edit, self.sender)?,
+                Some(Work::Fetch(paths)) => records::rows(paths, &mut self.edit, self.sender)?,
+                Some(Work::Release) => return Err(SyncError::Protocol("it releases what is not restored")),
                 Some(Work::Finish) => return self.finish().map(Ended::Finished),
                 Some(Work::Failed(error)) => return Err(error),
                 Some(Work::Block(..) | Work::Batch(..)) => {}
             }
-            if (self.bytes > CHECKPOINT_BYTES || self.changes > CHECKPOINT_CHANGES)
+            if self.is_at_checkpoint(0)
                 && self.hand.as_ref().is_some_and(|hand| hand.drifted.is_empty() && hand.problems.is_empty())
             {
                 return Ok(Ended::Checkpoint);
@@ -173,9 +170,16 @@ impl<'s, 't> Term<'s, 't> {
         }
     }
 
+    /// Whether a checkpoint is due, and can be: a batch stands in one log with its contents.
+    fn is_at_checkpoint(&self, changes: usize) -> bool {
+        let is_due = self.bytes > CHECKPOINT_BYTES || self.changes + changes as u64 > CHECKPOINT_CHANGES;
+        is_due && !self.arriving.any
+    }
+
     fn take_block(&mut self, payload: Vec<u8>, raw: u64) -> Result<()> {
         let arriving = &mut self.arriving;
         arriving.bytes += raw;
+        arriving.any = true;
         self.bytes += raw;
         if self.slave.history.is_some() {
             // History has every content, so none waits in memory.
@@ -281,57 +285,6 @@ impl<'s, 't> Term<'s, 't> {
         }
         self.edit.flush()?;
         Ok(Done { position: self.edit.head.position, root: self.edit.root_digest(), problems, warnings })
-    }
-
-    // ---- comparing ----
-
-    fn compare(&mut self) -> Result<()> {
-        self.edit.flush()?;
-        self.edit.check_sum()?;
-        let mut from = Vec::new();
-        loop {
-            let rows = self.edit.rows_from(&from, MAX_LIST)?;
-            let last = rows.len() < MAX_LIST;
-            if let Some((key, _)) = rows.last() {
-                from.clone_from(key);
-                from.push(0);
-            }
-            let mut digests = Vec::with_capacity(rows.len());
-            for (key, row) in rows {
-                digests.push((directory::path_of(&key)?, row.digest));
-            }
-            self.sender.send(&Message::Digests(digests, last))?;
-            if last {
-                return Ok(());
-            }
-        }
-    }
-
-    fn fetch(&mut self, paths: Vec<TreePath>) -> Result<()> {
-        for path in paths {
-            let Some(found) = self.edit.directory(&path)? else {
-                return Err(SyncError::Protocol("it asks for a directory that is not there"));
-            };
-            let (meta, digest) = (found.meta.clone(), found.digest());
-            let mut entries: Vec<Entry> = found.entries.values().map(|known| known.entry.clone()).collect();
-            if self.edit.row(&path)?.is_some_and(|row| row.digest != digest) {
-                return Err(CatalogueError::Damaged("a directory's record does not match its digest").into());
-            }
-            loop {
-                let rest = entries.split_off(entries.len().min(ROW_ENTRIES));
-                let more = !rest.is_empty();
-                let row = Row { path: path.clone(), meta: meta.clone(), entries, more };
-                self.sender.send(&Message::Row(row))?;
-                if !more {
-                    break;
-                }
-                entries = rest;
-            }
-            if self.edit.open_directories() > 256 {
-                self.edit.flush()?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::disk::now;
 use crate::log::segment::Segment;
 use crate::maildir::change::Change;
 use crate::monitor::{Counters, Quiet};
-use crate::sync::cycle::{Cycle, NoSink, Options, Sink};
+use crate::sync::cycle::{Cycle, Glance, NoSink, Options, Sink};
 use crate::sync::guard::Limit;
 use crate::wire::frame::Frame;
 use crate::wire::message::BLOCK;
@@ -38,11 +38,12 @@ impl Slave {
             standby: "",
         };
         let head = edit.head.clone();
+        let glance = Glance::at(&self.mirror, &self.rules, &self.catalogue, edit)?;
         let counters = match self.history {
-            None => run(&options, edit, None, &mut NoSink, problems)?,
+            None => run(&options, glance, edit, None, &mut NoSink, problems)?,
             Some(_) => {
                 let mut sink = FoundSink { slave: self, head, segment };
-                run(&options, edit, Some(KnownContents::none()), &mut sink, problems)?
+                run(&options, glance, edit, Some(KnownContents::none()), &mut sink, problems)?
             }
         };
         if let Some(segment) = segment {
@@ -54,12 +55,14 @@ impl Slave {
 
 fn run(
     options: &Options<'_>,
+    glance: Glance,
     edit: &mut Edit<'_>,
     contents: Option<KnownContents>,
     sink: &mut dyn Sink,
     problems: &Quiet,
 ) -> Result<Counters> {
     let mut cycle = Cycle::new(options, edit, contents, sink, problems);
+    cycle.rely_on(glance);
     cycle.run()?;
     Ok(cycle.counters.clone())
 }

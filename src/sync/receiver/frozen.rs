@@ -6,11 +6,15 @@ use crate::catalogue::edit::Edit;
 use crate::catalogue::store::{Catalogue, KnownContents};
 use crate::disk::Root;
 use crate::id::{Digest, Epoch, Position, SetId};
+use crate::maildir::change::Change;
 use crate::maildir::entry::{Entry, Kind, Meta};
 use crate::maildir::folder::{self, SetKind};
+use crate::monitor::Problem;
 use crate::path::TreePath;
+use crate::sync::apply::{Arrived, Hand};
 use crate::sync::read::{Pool, Reader};
 use crate::sync::sender::{detect_kind, recorded_kind};
+use crate::sync::staging::Staging;
 use crate::wire::message::Hello;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -66,6 +70,7 @@ impl Frozen {
             filters,
             boot: Digest::default(),
             ancestry: Vec::new(),
+            restore: None,
         };
         let slave = Slave::open(hello)?;
         let head = slave.catalogue.contain(|| slave.look())?;
@@ -85,6 +90,30 @@ impl Frozen {
     /// Threads that read the mirror's files and pack them.
     pub fn readers(&self, level: i32) -> Pool {
         Pool::new(Reader { root: self.slave.mirror.clone(), contents: Some(KnownContents::none()), level }, 2)
+    }
+
+    /// Puts files of the mirror right that are not what the catalogue says: changes that bring what it has already.
+    /// Gives what could not be done.
+    ///
+    /// # Errors
+    /// Where the disk refuses everything.
+    pub fn put_back(&self, changes: &[Change], staging: &Arc<Staging>) -> Result<Vec<Problem>> {
+        let transaction = self.slave.catalogue.begin()?;
+        let problems = {
+            let mut edit = Edit::new(&transaction)?;
+            let mut hand = Hand::new(self.slave.mirror.clone(), staging.clone(), self.kind());
+            for change in changes {
+                edit.apply(change)?;
+            }
+            edit.flush()?;
+            hand.batch(changes, &Arrived, &mut edit)?;
+            hand.put_lock_away()?;
+            self.slave.mirror.sync_file_system()?;
+            edit.finish()?;
+            hand.problems
+        };
+        transaction.commit()?;
+        Ok(problems)
     }
 
     /// Hands over everything that the catalogue has, in its own order: a directory before what is in it.

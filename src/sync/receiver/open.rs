@@ -9,7 +9,7 @@ use crate::catalogue::store::{Catalogue, Head};
 use crate::disk::Root;
 use crate::id::{Digest, Position, SetId};
 use crate::log::history::History;
-use crate::log::segment::{Replay, Segment};
+use crate::log::segment::{Link, Replay, Segment};
 use crate::path::TreePath;
 use crate::sync::SyncError;
 use crate::sync::apply::{Contents, Hand};
@@ -152,11 +152,13 @@ impl Slave {
 
     /// Mirror and catalogue have all of the segment, durably: it goes, or becomes history.
     pub(super) fn put_away(&self, state: &Root) -> Result<()> {
-        match &self.history {
-            Some(history) if Segment::close(state)? => drop(history.keep(state)?),
-            _ => Segment::remove(state)?,
+        if let Some(history) = &self.history
+            && let Some(closed) = Segment::close(state)?
+        {
+            history.keep(state, &closed)?;
+            return Ok(());
         }
-        Ok(())
+        Ok(Segment::remove(state)?)
     }
 
     fn replay(&self, replay: &mut Replay, staging: &Arc<Staging>, edit: &mut Edit<'_>) -> Result<()> {
@@ -183,7 +185,8 @@ impl Slave {
             return Err(SyncError::Protocol("a batch in a dry run"));
         };
         self.sync_names()?;
-        Ok(Segment::create(state, head.set.unwrap_or_default(), head.epoch, after)?)
+        let link = self.history.as_ref().map_or(Ok(Link::default()), History::next)?;
+        Ok(Segment::create(state, head.set.unwrap_or_default(), head.epoch, after, link)?)
     }
 
     /// Makes the names durable that lead to what will be acknowledged: a run that was killed may have made them.
@@ -199,7 +202,7 @@ impl Slave {
 }
 
 /// Nobody else writes to a mirror while this is held.
-pub(super) fn lock(mirror: &Root) -> Result<OwnedFd> {
+pub(in crate::sync) fn lock(mirror: &Root) -> Result<OwnedFd> {
     let show = mirror.show(&TreePath::root());
     let busy = || SyncError::Locked(format!("another run is writing to {show}: wait until it has ended"));
     mirror.lock_directory()?.ok_or_else(busy)

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Hands the far end faults of its own, and keeps the near end's from it.
-const FAR_END_WITH_FAULTS: &str = r#"shift
+pub const FAR_END_WITH_FAULTS: &str = r#"shift
 unset MAILTWIN_FAULT MAILTWIN_FAULT_COUNT
 [ -z "$FAR_FAULT" ] || export MAILTWIN_FAULT="$FAR_FAULT"
 [ -z "$FAR_COUNT" ] || export MAILTWIN_FAULT_COUNT="$FAR_COUNT"

@@ -49,6 +49,7 @@ fn view(base: &BTreeMap<TreePath, (Meta, What)>, over: &BTreeMap<TreePath, Optio
         counts: Default::default(),
         reached: 0,
         problems: Vec::new(),
+        watch: None,
     }
 }
 

@@ -6,25 +6,27 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::folder::{self, Folder};
-use super::ground::Ground;
-use super::options::Options;
+use super::Wishes;
 use super::pair::{Costs, Pair, RSYNC};
-use super::random::Random;
-use super::table::{Report, Table, Unit, grouped};
-use super::tools::{Link, Tools};
-use super::tree::{self, Shape, Texture};
-use super::{Doing, Outcome};
+use crate::support::folder::{self, Folder};
+use crate::support::ground::Ground;
+use crate::support::options::Options;
+use crate::support::random::Random;
+use crate::support::table::{Report, Table, Unit, grouped};
+use crate::support::tools::{Link, Tools};
+use crate::support::tree::{self, Shape, Texture};
+use crate::support::{Doing, Outcome};
 
 const CHANGES_A_SECOND: u32 = 100;
 /// A directory changed this lately may change again within the same tick of the file system's clock, unnoticed.
 const TICK: Duration = Duration::from_millis(12);
 
-pub fn run(options: &Options, ground: &mut Ground, tools: &Tools, report: &mut Report) -> Outcome<()> {
+pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &Tools, report: &mut Report) -> Outcome<()> {
+    let options = &wishes.options;
     let messages = options.scaled(20_000);
     let shape = Shape { users: 1, folders: 1, messages_in_folder: messages, archive: 0, texture: Texture::Small };
     let source = ground.tree("live", &shape)?;
-    let pair = Pair::new(ground, source, shape.room(), !options.rsync_only)?;
+    let pair = Pair::new(ground, source, shape.room(), !wishes.rsync_only)?;
     pair.settle(tools)?;
     let busy = Folder::new(tree::maildir(&pair.source, 0));
     let living: HashSet<String> = busy.names("cur")?.iter().map(|name| folder::base(name).to_owned()).collect();
@@ -40,7 +42,7 @@ pub fn run(options: &Options, ground: &mut Ground, tools: &Tools, report: &mut R
         let rate = storming.join().expect("the storm does not panic");
         runs.and(rate)
     })?;
-    report.tables.push(tabulate(messages, rate, &records[..if options.rsync_only { 1 } else { 2 }]));
+    report.tables.push(tabulate(messages, rate, &records[..if wishes.rsync_only { 1 } else { 2 }]));
     let ours = &records[1];
     if ours.runs_missing + ours.runs_doubled + ours.moments_missing + ours.moments_doubled > 0 {
         report.complain("live", "a message was missing or doubled on mailtwin's mirror");

@@ -3,19 +3,20 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::ground::Ground;
-use super::options::Options;
+use super::Wishes;
 use super::pair::{self, Measured, Pair};
-use super::table::{Report, Series, Table, Unit, grouped};
-use super::tools::{Link, Run, Tools};
-use super::tree::{Shape, Texture};
-use super::{Doing, Outcome, say};
+use crate::support::ground::Ground;
+use crate::support::table::{Report, Series, Table, Unit, grouped};
+use crate::support::tools::{Link, Run, Tools};
+use crate::support::tree::Shape;
+use crate::support::{Doing, Outcome, say};
 
-pub fn run(options: &Options, ground: &mut Ground, tools: &mut Tools, report: &mut Report) -> Outcome<()> {
+pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &mut Tools, report: &mut Report) -> Outcome<()> {
+    let options = &wishes.options;
     let users = options.scaled(500);
-    let shape = Shape { users, folders: 10, messages_in_folder: 200, archive: 0, texture: Texture::Small };
+    let shape = Shape::many(users);
     let source = ground.tree("many", &shape)?;
-    let pair = Pair::new(ground, source, shape.room(), !options.rsync_only)?;
+    let pair = Pair::new(ground, source, shape.room(), !wishes.rsync_only)?;
     let mut memory = Memory::default();
     tools.watch_memory = true;
     first_copy(&pair, tools, &mut memory)?;

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::compare;
-use super::ground::{self, Ground};
-use super::table::{Report, Series, Table, Unit};
-use super::tools::{Link, Run, Tools};
-use super::{Outcome, say};
+use crate::support::compare;
+use crate::support::ground::{self, Ground};
+use crate::support::table::{Report, Series, Table, Unit};
+use crate::support::tools::{Link, Run, Tools};
+use crate::support::{Outcome, say};
 
 pub const RSYNC: [&str; 2] = ["-aH", "--delete"];
 pub const HEAD: [&str; 6] = ["work", "measured", "rsync -aH --delete", "mailtwin", "rsync / mailtwin", "goal"];

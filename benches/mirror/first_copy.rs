@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::Wishes;
 use super::changes;
-use super::compare;
-use super::ground::{self, Ground};
-use super::options::Options;
 use super::pair::Costs;
-use super::table::{Report, Series, Table, Unit, grouped};
-use super::tools::{Link, Run, Tools};
-use super::{Doing, Outcome, say};
+use crate::support::compare;
+use crate::support::ground::{self, Ground};
+use crate::support::table::{Report, Series, Table, Unit, grouped};
+use crate::support::tools::{Link, Run, Tools};
+use crate::support::{Outcome, say};
 
 enum Copier {
     Cp,
@@ -59,12 +59,13 @@ struct Outlay {
     flush: Series,
 }
 
-pub fn run(options: &Options, ground: &mut Ground, tools: &Tools, report: &mut Report) -> Outcome<()> {
+pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &Tools, report: &mut Report) -> Outcome<()> {
+    let options = &wishes.options;
     let shape = changes::shape(options);
     let source = ground.tree("real", &shape)?;
-    let bytes = read_all(&source)?;
+    let bytes = ground::warm(&source)?;
     let work = format!("First copy of {} messages, {}", grouped(shape.messages()), Unit::Bytes.show(bytes as f64));
-    let chosen: Vec<usize> = (0..VARIANTS.len()).filter(|at| !options.rsync_only || !VARIANTS[*at].is_ours()).collect();
+    let chosen: Vec<usize> = (0..VARIANTS.len()).filter(|at| !wishes.rsync_only || !VARIANTS[*at].is_ours()).collect();
     let mut outlays: Vec<Outlay> = VARIANTS.iter().map(|_| Outlay::default()).collect();
     for round in 0..options.runs(3) {
         for turn in 0..chosen.len() {
@@ -94,7 +95,7 @@ impl Variant {
         report: &mut Report,
     ) -> Outcome<Run> {
         let mirror = ground.destination(room)?;
-        read_all(source)?;
+        ground::warm(source)?;
         ground::sync();
         let run = match self.copier {
             Copier::Cp => tools.cp("-a", source, &mirror)?,
@@ -147,16 +148,4 @@ fn compressibility(bytes: u64, wire: &Series) -> String {
     format!(
         "The mail is made from a seed: texts and attachments. rsync's zstd (one stream, level 3) makes {ratio:.2}:1 of it."
     )
-}
-
-/// Reads everything, so that every variant finds the same warm source; the sum of the sizes.
-fn read_all(source: &Path) -> Outcome<u64> {
-    let mut bytes = 0;
-    for entry in walkdir::WalkDir::new(source) {
-        let entry = entry.doing(source.display())?;
-        if entry.file_type().is_file() {
-            bytes += std::fs::read(entry.path()).doing(entry.path().display())?.len() as u64;
-        }
-    }
-    Ok(bytes)
 }

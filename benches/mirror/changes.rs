@@ -3,15 +3,16 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::folder::{self, Folder};
-use super::ground::Ground;
-use super::options::Options;
+use super::Wishes;
 use super::pair::{self, Measured, Pair, RSYNC};
-use super::random::Random;
-use super::table::{Report, Table, grouped};
-use super::tools::{Run, Tools};
-use super::tree::{self, ARCHIVE, FOLDERS, Shape, Texture};
-use super::{Doing, Outcome, say};
+use crate::support::folder::{self, Folder};
+use crate::support::ground::Ground;
+use crate::support::options::Options;
+use crate::support::random::Random;
+use crate::support::table::{Report, Table, grouped};
+use crate::support::tools::{Run, Tools};
+use crate::support::tree::{self, ARCHIVE, FOLDERS, Shape, Texture};
+use crate::support::{Doing, Outcome, say};
 
 const SEEN_IN_FOLDER: usize = 30;
 const FILED_BY_USER: usize = 100;
@@ -46,21 +47,22 @@ enum Work {
 
 const ALL: [Work; 6] = [Work::Flags, Work::Seen, Work::Rename, Work::Move, Work::Copy, Work::Uidlist];
 
-pub fn run(options: &Options, ground: &mut Ground, tools: &mut Tools, report: &mut Report) -> Outcome<()> {
+pub fn run(wishes: &Wishes, ground: &mut Ground, tools: &mut Tools, report: &mut Report) -> Outcome<()> {
+    let options = &wishes.options;
     let wanted: Vec<Work> = ALL.into_iter().filter(|work| options.wants(work.name())).collect();
     if wanted.is_empty() {
         return Ok(());
     }
     let shape = shape(options);
     let source = ground.tree("real", &shape)?;
-    let mut pair = Pair::new(ground, source, shape.room(), !options.rsync_only)?;
+    let mut pair = Pair::new(ground, source, shape.room(), !wishes.rsync_only)?;
     say("making the mirrors of the tree that will change");
     pair.settle(tools)?;
     let mut table = Table::new("Changes that touch no body", &pair::HEAD);
     for work in wanted {
         pair.flags = work.rsync_flags();
         let mut row = Row { work, site: Site { root: pair.source.clone(), shape }, pair: &pair };
-        row.measure(options, tools, report, &mut table)?;
+        row.measure(wishes, tools, report, &mut table)?;
     }
     report.tables.push(table);
     pair.retire(ground);
@@ -74,7 +76,8 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn measure(&mut self, options: &Options, tools: &mut Tools, report: &mut Report, table: &mut Table) -> Outcome<()> {
+    fn measure(&mut self, wishes: &Wishes, tools: &mut Tools, report: &mut Report, table: &mut Table) -> Outcome<()> {
+        let options = &wishes.options;
         let title = self.work.title(&self.site.shape);
         let mut measured = Measured::new(title.clone());
         for round in 0..options.runs(5) {
@@ -84,7 +87,7 @@ impl Row<'_> {
             }
             self.pair.check(&title, report);
         }
-        if options.verify && self.work == Work::Flags && self.pair.mailtwin.is_some() {
+        if wishes.verify && self.work == Work::Flags && self.pair.mailtwin.is_some() {
             self.count_opened(options.runs(5), tools, report)?;
         }
         if self.work == Work::Copy {
