@@ -800,6 +800,30 @@ fn empty_directories_carry_meaning_and_are_kept() {
 }
 
 #[test]
+fn a_control_file_made_again_where_a_folder_was_moved_away_is_a_file_of_its_own() {
+    let pair = Pair::new();
+    let inner = pair.source.join("F2/G2");
+    let list = |folder: &Path| folder.join("dovecot-uidlist");
+    let make = |at: &Path| {
+        let made = Folder::create(at);
+        fs::write(list(&made.0), "3 V1 N1 G0123\n").expect("written");
+    };
+    fs::create_dir_all(inner.parent().expect("it has one")).expect("made");
+    make(&inner);
+    pair.sync(&[]);
+    fs::create_dir(pair.source.join("F0")).expect("made");
+    let moved = pair.source.join("F0/G1");
+    rename(&inner, &moved);
+    make(&inner);
+    pair.sync(&UNGUARDED);
+    assert_mirrored(&pair);
+    // What is written into one of them on the mirror's side must not be in the other.
+    let inode = |folder: &str| fs::metadata(list(&pair.mirror.join(folder))).expect("it is there").ino();
+    assert_ne!(inode("F0/G1"), inode("F2/G2"), "the mirror has one file under both names");
+    pair.sync(&UNGUARDED).shipped_nothing();
+}
+
+#[test]
 fn a_removed_message_file_and_folder_go_from_the_mirror() {
     let pair = synced_mailbox();
     let archive = folder(&pair, ".Archive");

@@ -198,8 +198,9 @@ impl Cycle<'_, '_> {
                 found.known.as_ref().and_then(|known| known.entry.file()).is_some_and(|file| file.group != 0);
             let is_another =
                 found.known.as_ref().is_some_and(|known| known.local.ino != 0 && known.local.ino != stat.ino);
-            if was_linked && is_another {
-                // The same bytes in a file of its own: what it was a link of must not change with it.
+            if is_another && (was_linked || self.moved.contains(&path)) {
+                // The same bytes in a file of its own: what it is a link of on the mirror, since it was recorded or in this
+                // cycle, must not change with it.
                 let source = Source::Copied(path.clone());
                 self.settle_change(Change::Put { path: path.clone(), meta, file, source }, changes)?;
                 return Ok(self.edit.note(&path, local)?);
