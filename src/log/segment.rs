@@ -73,7 +73,7 @@ pub(super) fn path() -> TreePath {
 }
 
 impl Segment {
-    /// Begins a segment. There must be none.
+    /// Begins a segment. There must be none. Its name is not durable yet: who acknowledges syncs the directory, too.
     ///
     /// # Errors
     /// Where the disk refuses.
@@ -83,7 +83,6 @@ impl Segment {
         let header = Header { version: VERSION, minimum_reader: MINIMUM_READER, set, epoch, after };
         let payload = postcard::to_stdvec(&(header, link)).unwrap_or_default();
         segment.append(&Frame::plain(HEADER, payload))?;
-        state.sync_directory(&TreePath::root())?;
         Ok(segment)
     }
 

@@ -88,6 +88,18 @@ const ROWS_AHEAD: usize = 128;
 
 type Result<T> = std::result::Result<T, SyncError>;
 
+/// A unit that somebody says was touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its directory.
+    pub path: TreePath,
+    /// So may everything below it be.
+    pub below: bool,
+}
+
+/// Tells the units that were touched since it was asked last, before it is asked now; `None` where that is not known.
+pub type Elsewhere<'a> = dyn FnMut() -> Option<Vec<Unit>> + 'a;
+
 mod count;
 mod cursor;
 mod finish;
@@ -95,6 +107,7 @@ mod gather;
 mod glance;
 mod renames;
 mod settle;
+mod some;
 
 use cursor::Cursor;
 pub use glance::Glance;
@@ -194,8 +207,17 @@ impl<'a, 't> Cycle<'a, 't> {
             self.walk(TreePath::root())?;
         }
         self.glance = Glance::default();
+        // Once everywhere, for what went from one mailbox to another.
+        if !self.held.is_empty() {
+            self.walk(TreePath::root())?;
+        }
         self.settle()?;
         self.drain()
+    }
+
+    /// Behind the last number that a content of this walk has.
+    pub fn next_number(&self) -> u64 {
+        self.next_number + 1
     }
 
     fn walk(&mut self, from: TreePath) -> Result<()> {

@@ -1,23 +1,21 @@
 //! The master's end of a session: greet, compare where the ends differ, walk, ship, hear that it is done.
 
 use super::SyncError;
-use super::cycle::{Cycle, Glance, NoSink, Options, Sink};
+use super::cycle::{Cycle, Elsewhere, Glance, NoSink, Options, Sink, Unit};
 use super::guard::Limit;
 use super::receiver::{new_identity, program};
-use crate::catalogue::directory;
 use crate::catalogue::edit::Edit;
 use crate::catalogue::filter::Filter;
 use crate::catalogue::scan::Rules;
 use crate::catalogue::store::Catalogue;
 use crate::disk::{Root, Writer};
 use crate::id::{Digest, Epoch, Position, hex};
-use crate::maildir::entry::Entry;
 use crate::maildir::folder::SetKind;
 use crate::monitor::{Counters, Event, Monitor, Phase, Problem};
 use crate::path::TreePath;
 use crate::transport::Connection;
-use crate::wire::message::{Hello, Message, Row, Welcome};
-use std::collections::{BTreeMap, VecDeque};
+use crate::wire::message::{Done, Hello, Message, Welcome};
+use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -27,11 +25,10 @@ use std::time::{Duration, Instant};
 /// How often one run ships, compares and ships again before it says that the ends differ.
 const ROUNDS: u32 = 3;
 
-/// Directories asked for in one message.
-const FETCH: usize = 512;
-
 type Result<T> = std::result::Result<T, SyncError>;
 
+mod compare;
+pub mod follow;
 pub mod wire;
 
 use wire::{Wire, answer};
@@ -95,6 +92,8 @@ struct Master<'a> {
     catalogue: Rc<Catalogue>,
     rules: Rules,
     monitor: &'a dyn Monitor,
+    /// Contents of one session have numbers of their own.
+    next_number: Cell<u64>,
     _lock: Option<Writer>,
 }
 
@@ -103,12 +102,21 @@ struct Master<'a> {
 /// # Errors
 /// Where the source cannot be read, or another run holds the lock.
 pub fn run(request: &Request, monitor: &dyn Monitor, connect: impl FnOnce() -> Result<Connection>) -> Result<Report> {
+    with_master(request, monitor, connect, |master, connection| master.session(connection, None))
+}
+
+fn with_master(
+    request: &Request,
+    monitor: &dyn Monitor,
+    connect: impl FnOnce() -> Result<Connection>,
+    work: impl FnOnce(&mut Master<'_>, &mut Connection) -> Result<Report>,
+) -> Result<Report> {
     let begin = Instant::now();
     let mut master = Master::open(request, monitor)?;
     let catalogue = master.catalogue.clone();
     monitor.event(Event::Phase(Phase::Connect));
     let mut connection = connect()?;
-    let mut report = catalogue.contain(|| master.session(&mut connection))?;
+    let mut report = catalogue.contain(|| work(&mut master, &mut connection))?;
     report.elapsed = begin.elapsed();
     report.bytes_sent = connection.sender.sent();
     report.bytes_received = connection.receiver.received();
@@ -132,16 +140,65 @@ impl<'a> Master<'a> {
             restat: false,
             checksum: request.checksum,
         };
-        Ok(Self { request, source, catalogue: Rc::new(catalogue), rules, monitor, _lock: lock })
+        Ok(Self { request, source, catalogue: Rc::new(catalogue), rules, monitor, next_number: Cell::new(1), _lock: lock })
     }
 
-    fn session(&mut self, connection: &mut Connection) -> Result<Report> {
-        let transaction = self.catalogue.begin()?;
-        let mut edit = Edit::new(&transaction)?;
-        self.note_rules(&mut edit)?;
-        connection.sender.send(&Message::Hello(self.hello(&edit)))?;
+    /// Ships until both ends agree: mostly once; again where the mirror was not what its catalogue said. Begins with the
+    /// greeting, or, where that has been, with what the slave said last.
+    fn session(&mut self, connection: &mut Connection, mut done: Option<Done>) -> Result<Report> {
+        let mut report = Report::default();
+        for _ in 0..ROUNDS {
+            let transaction = self.catalogue.begin()?;
+            let mut edit = Edit::new(&transaction)?;
+            let glance = match done.take() {
+                None => self.greet(&mut edit, connection)?,
+                // Once more: the mirror was not what its catalogue said.
+                Some(Done { position, root, .. }) => {
+                    edit.head.position = position;
+                    self.compare(&mut edit, connection, &root)?;
+                    Glance::default()
+                }
+            };
+            if self.request.dry_run {
+                let ran = self.cycle(&mut edit, &mut NoSink, &mut report, What::All(glance));
+                report.position = edit.head.position;
+                ran?;
+                return Ok(report);
+            }
+            self.ship(&mut edit, connection, &mut report, What::All(glance), true)?;
+            let here = (edit.root_digest(), edit.head.position);
+            // What is acknowledged is durable there: the record of it is made durable while it is put in place.
+            match edit.finish()? {
+                true => transaction.commit()?,
+                false => transaction.abort()?,
+            }
+            let said = self.hear_done(connection, &mut report, here)?;
+            if report.in_sync || report.stopped.is_some() {
+                break;
+            }
+            done = Some(said);
+        }
+        Ok(report)
+    }
+
+    /// What the slave says when all is in place: whether it has what is recorded here.
+    fn hear_done(&self, connection: &mut Connection, report: &mut Report, here: (Digest, Position)) -> Result<Done> {
+        let done = wire::done(connection)?;
+        for warning in &done.warnings {
+            self.monitor.event(Event::Warning(warning.clone()));
+        }
+        report.problems.clone_from(&done.problems);
+        report.position = done.position;
+        report.in_sync = (done.root, done.position) == here;
+        Ok(done)
+    }
+
+    /// Both ends say where they stand, and the catalogue is made to say what the slave has.
+    fn greet(&mut self, edit: &mut Edit<'_>, connection: &mut Connection) -> Result<Glance> {
+        self.note_rules(edit)?;
+        connection.sender.send(&Message::Hello(self.hello(edit)))?;
         // The slave looks at its mirror meanwhile.
-        let mut glance = Glance::at(&self.source, &self.rules, &self.catalogue, &mut edit)?;
+        let mut glance = Glance::at(&self.source, &self.rules, &self.catalogue, edit)?;
         let welcome = match answer(&mut connection.receiver)? {
             Message::Welcome(welcome) => welcome,
             _ => return Err(SyncError::Protocol("it did not answer the greeting")),
@@ -150,24 +207,12 @@ impl<'a> Master<'a> {
             self.monitor.event(Event::Warning(warning.clone()));
         }
         self.monitor.event(Event::Note(format!("the slave runs {}", welcome.program)));
-        self.agree(&mut edit, &welcome)?;
-        let mut report = Report::default();
+        self.agree(edit, &welcome)?;
         if welcome.root != edit.root_digest() {
-            self.compare(&mut edit, connection, &welcome.root)?;
+            self.compare(edit, connection, &welcome.root)?;
             glance.all = false;
         }
-        if self.request.dry_run {
-            let ran = self.cycle(&mut edit, &mut NoSink, &mut report, 1, glance);
-            report.position = edit.head.position;
-            ran?;
-            return Ok(report);
-        }
-        self.rounds(&mut edit, connection, &mut report, glance)?;
-        match edit.finish()? {
-            true => transaction.commit()?,
-            false => transaction.abort()?,
-        }
-        Ok(report)
+        Ok(glance)
     }
 
     /// With other rules than last time every directory is read again.
@@ -215,123 +260,33 @@ impl<'a> Master<'a> {
         Ok(())
     }
 
-    // ---- comparing ----
-
-    /// Makes the catalogue say what the slave has, by the records of the directories that differ.
-    fn compare(&self, edit: &mut Edit<'_>, connection: &mut Connection, theirs: &Digest) -> Result<()> {
-        self.monitor.event(Event::Phase(Phase::Compare));
-        edit.flush()?;
-        edit.check_sum()?;
-        connection.sender.send(&Message::Compare)?;
-        let mut here: BTreeMap<Vec<u8>, Digest> = BTreeMap::new();
-        let mut from = Vec::new();
-        loop {
-            let rows = edit.rows_from(&from, 4096)?;
-            let Some((last, _)) = rows.last() else { break };
-            from.clone_from(last);
-            from.push(0);
-            here.extend(rows.into_iter().map(|(key, row)| (key, row.digest)));
-        }
-        let mut wanted = VecDeque::new();
-        loop {
-            let (digests, last) = match answer(&mut connection.receiver)? {
-                Message::Digests(digests, last) => (digests, last),
-                _ => return Err(SyncError::Protocol("it did not say what it has")),
-            };
-            for (path, digest) in digests {
-                if here.remove(&directory::key(&path)) != Some(digest) {
-                    wanted.push_back(path);
-                }
-            }
-            if last {
-                break;
-            }
-        }
-        // The deepest first, so that nothing is looked for beneath what is gone.
-        for key in here.into_keys().rev() {
-            edit.disown(&directory::path_of(&key)?)?;
-        }
-        self.fetch(edit, connection, wanted)?;
-        edit.flush()?;
-        match edit.root_digest() == *theirs {
-            true => Ok(()),
-            false => Err(SyncError::Protocol("its records do not match its own digest")),
-        }
-    }
-
-    fn fetch(&self, edit: &mut Edit<'_>, connection: &mut Connection, mut wanted: VecDeque<TreePath>) -> Result<()> {
-        while !wanted.is_empty() {
-            let ask: Vec<TreePath> = wanted.drain(..wanted.len().min(FETCH)).collect();
-            connection.sender.send(&Message::Fetch(ask.clone()))?;
-            for path in ask {
-                let row = self.take_row(connection, &path)?;
-                edit.adopt(&path, row.meta, row.entries)?;
-                if edit.open_directories() > 64 {
-                    edit.flush()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_row(&self, connection: &mut Connection, path: &TreePath) -> Result<Row> {
-        let mut entries: Vec<Entry> = Vec::new();
-        loop {
-            let mut row = match answer(&mut connection.receiver)? {
-                Message::Row(row) if row.path == *path => row,
-                _ => return Err(SyncError::Protocol("it sent another record than was asked for")),
-            };
-            entries.append(&mut row.entries);
-            if !row.more {
-                return Ok(Row { entries, ..row });
-            }
-        }
-    }
-
     // ---- shipping ----
 
-    /// Ships until both ends agree: mostly once; again where the mirror was not what its catalogue said.
-    fn rounds(
+    /// Ships what differs, says that this is all where it is, and waits until it is durable there.
+    fn ship(
         &self,
         edit: &mut Edit<'_>,
         connection: &mut Connection,
         report: &mut Report,
-        mut glance: Glance,
+        what: What<'_>,
+        is_last: bool,
     ) -> Result<()> {
-        for round in 1..=ROUNDS {
-            let mut wire = Wire::new(connection, edit.head.position, edit.head.epoch.counter);
-            self.monitor.event(Event::Phase(Phase::Send));
-            let ran = self.cycle(edit, &mut wire, report, round, std::mem::take(&mut glance));
-            edit.head.position = wire.position;
-            match ran {
-                Err(SyncError::Guard(sentence)) => report.stopped = Some(sentence),
-                other => other?,
-            }
-            self.monitor.event(Event::Phase(Phase::Finish));
-            let done = wire::finish(connection, &Message::Finish)?;
-            for warning in &done.warnings {
-                self.monitor.event(Event::Warning(warning.clone()));
-            }
-            report.problems = done.problems;
-            report.position = done.position;
-            report.in_sync = done.root == edit.root_digest() && done.position == edit.head.position;
-            if report.in_sync || round == ROUNDS || report.stopped.is_some() {
-                break;
-            }
-            edit.head.position = done.position;
-            self.compare(edit, connection, &done.root)?;
+        let mut wire = Wire::new(connection, edit.head.position, edit.head.epoch.counter);
+        self.monitor.event(Event::Phase(Phase::Send));
+        let ran = self.cycle(edit, &mut wire, report, what);
+        edit.head.position = wire.position;
+        match ran {
+            Err(SyncError::Guard(sentence)) => report.stopped = Some(sentence),
+            other => other?,
         }
-        Ok(())
+        if is_last {
+            self.monitor.event(Event::Phase(Phase::Finish));
+            wire.send(&Message::Finish)?;
+        }
+        wire.until_durable()
     }
 
-    fn cycle(
-        &self,
-        edit: &mut Edit<'_>,
-        sink: &mut dyn Sink,
-        report: &mut Report,
-        round: u32,
-        glance: Glance,
-    ) -> Result<()> {
+    fn cycle(&self, edit: &mut Edit<'_>, sink: &mut dyn Sink, report: &mut Report, what: What<'_>) -> Result<()> {
         let options = Options {
             root: self.source.clone(),
             rules: &self.rules,
@@ -341,27 +296,42 @@ impl<'a> Master<'a> {
             settles: true,
             level: self.request.level,
             itemize: self.request.itemize,
-            first_number: u64::from(round) << 40,
+            first_number: self.next_number.get(),
             standby: &self.request.pair,
         };
         let contents = self.catalogue.known_contents()?;
         let mut cycle = Cycle::new(&options, edit, Some(contents), sink, self.monitor);
-        cycle.rely_on(glance);
-        let ran = cycle.run();
+        let is_all = matches!(what, What::All(_));
+        let ran = match what {
+            What::All(glance) => {
+                cycle.rely_on(glance);
+                cycle.run()
+            }
+            What::Some(units, elsewhere) => cycle.run_some(units, elsewhere),
+        };
         let counters = cycle.counters.clone();
+        self.next_number.set(cycle.next_number());
         drop(cycle);
-        report.counters.add(&counters);
-        if round == 1 && counters.special_files_left_out > 0 {
+        if is_all && report.counters.special_files_left_out == 0 && counters.special_files_left_out > 0 {
             let count = counters.special_files_left_out;
             let sentence = format!("left out: {count} sockets, FIFOs and devices (-v names them)");
             self.monitor.event(Event::Warning(sentence));
         }
+        report.counters.add(&counters);
         if ran.is_ok() {
             edit.head.root_id = self.source.identity()?;
         }
         edit.flush()?;
         ran
     }
+}
+
+/// What a cycle looks at.
+enum What<'a> {
+    /// Everything, but for what was just seen untouched.
+    All(Glance),
+    /// These units, and before anything goes what else has been touched until then.
+    Some(&'a [Unit], &'a mut Elsewhere<'a>),
 }
 
 /// How the catalogue records a kind, among the rules with which it was read.

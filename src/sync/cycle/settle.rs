@@ -14,12 +14,11 @@ use crate::sync::plan;
 use std::collections::{HashMap, HashSet};
 
 impl Cycle<'_, '_> {
+    /// What is held goes, mailbox by mailbox. Whatever it could have become elsewhere has been looked at since it was missed.
     pub(super) fn settle(&mut self) -> Result<()> {
         if self.held.is_empty() {
             return Ok(());
         }
-        // Once everywhere, for what went from one mailbox to another; then mailbox by mailbox.
-        self.walk(TreePath::root())?;
         let mut ready = Vec::new();
         while let Some(path) = self.held.values().next().map(|held| held.diff.path.clone()) {
             let mailbox = self.edit.mailbox_of(&path)?;

@@ -99,6 +99,8 @@ struct Term<'s, 't> {
     sender: &'s Sender,
     hand: Option<Hand>,
     segment: Option<Segment>,
+    /// The names that lead to it are durable.
+    names_are_durable: bool,
     /// Contents of the batch that comes next.
     arriving: Arriving,
     bytes: u64,
@@ -117,7 +119,9 @@ impl<'s, 't> Term<'s, 't> {
         let position = edit.head.position;
         let hand =
             slave.staging.as_ref().map(|staging| Hand::new(slave.mirror.clone(), staging.clone(), slave.hello.kind));
-        Ok(Self { slave, edit, sender, hand, segment, arriving: Arriving::default(), bytes: 0, changes: 0, position })
+        let arriving = Arriving::default();
+        let names_are_durable = false;
+        Ok(Self { slave, edit, sender, hand, segment, names_are_durable, arriving, bytes: 0, changes: 0, position })
     }
 
     fn run(&mut self, work: &Queue<Work>) -> Result<Ended> {
@@ -222,6 +226,10 @@ impl<'s, 't> Term<'s, 't> {
             self.log_all(&batches)?;
         }
         self.segment()?.sync()?;
+        if !std::mem::replace(&mut self.names_are_durable, true) {
+            // After the segment, so that one commit of the file system's journal has all of it.
+            self.slave.sync_names()?;
+        }
         self.sender.send(&Message::Ack(last))?;
         self.apply(batches)
     }

@@ -184,12 +184,11 @@ impl Slave {
         let Some(state) = self.state.as_ref().filter(|_| self.staging.is_some()) else {
             return Err(SyncError::Protocol("a batch in a dry run"));
         };
-        self.sync_names()?;
         let link = self.history.as_ref().map_or(Ok(Link::default()), History::next)?;
         Ok(Segment::create(state, head.set.unwrap_or_default(), head.epoch, after, link)?)
     }
 
-    /// Makes the names durable that lead to what will be acknowledged: a run that was killed may have made them.
+    /// Makes the names durable that lead to what is acknowledged, the segment's own among them.
     pub(super) fn sync_names(&self) -> Result<()> {
         let (Some(state), Some(staging)) = (&self.state, &self.staging) else { return Ok(()) };
         staging.root().sync_directory(&TreePath::root())?;

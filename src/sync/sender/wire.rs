@@ -17,20 +17,22 @@ pub struct Wire<'a> {
     receiver: &'a mut Receiver,
     /// The last batch that was sent.
     pub position: Position,
+    /// The last batch that is durable at the other end.
+    durable: Position,
     epoch: u64,
 }
 
 impl<'a> Wire<'a> {
     /// Batches that follow on a position, in this epoch.
     pub fn new(connection: &'a mut Connection, position: Position, epoch: u64) -> Self {
-        Self { sender: &connection.sender, receiver: &mut connection.receiver, position, epoch }
+        Self { sender: &connection.sender, receiver: &mut connection.receiver, position, durable: position, epoch }
     }
 
     /// Hears what the other end has to say meanwhile.
     fn hear(&mut self) -> Result<()> {
         while let Some(message) = self.receiver.try_recv()? {
             match message {
-                Message::Ack(_) => {}
+                Message::Ack(position) => self.durable = position,
                 Message::Refuse(refusal) => return Err(SyncError::Refused(refusal)),
                 _ => return Err(SyncError::Protocol("it answered what was not asked")),
             }
@@ -58,6 +60,20 @@ impl<'a> Wire<'a> {
     pub fn send(&mut self, message: &Message) -> Result<()> {
         let sent = self.sender.send(message);
         self.sent(sent)
+    }
+
+    /// Waits until the other end has acknowledged the last batch that was sent.
+    ///
+    /// # Errors
+    /// Where the other end does not go on, or the connection is closed.
+    pub fn until_durable(&mut self) -> Result<()> {
+        while self.durable < self.position {
+            match answer(self.receiver)? {
+                Message::Ack(position) => self.durable = position,
+                _ => return Err(SyncError::Protocol("it did not acknowledge what it was sent")),
+            }
+        }
+        Ok(())
     }
 
     /// The answer to what was asked.
@@ -102,24 +118,43 @@ pub fn answer(receiver: &mut Receiver) -> Result<Message> {
     }
 }
 
+/// Says that this end lives, and hears whether the other has closed.
+///
+/// # Errors
+/// Where it has.
+pub fn ping(connection: &mut Connection) -> Result<()> {
+    connection.sender.send(&Message::Ping)?;
+    match connection.receiver.try_recv()? {
+        None | Some(Message::Ack(_)) => Ok(()),
+        Some(Message::Refuse(refusal)) => Err(SyncError::Refused(refusal)),
+        Some(_) => Err(SyncError::Protocol("it answered what was not asked")),
+    }
+}
+
+/// Hears that everything is done.
+///
+/// # Errors
+/// Where the other end does not go on, or the connection is closed.
+pub fn done(connection: &mut Connection) -> Result<Done> {
+    loop {
+        match answer(&mut connection.receiver)? {
+            Message::Ack(_) => {}
+            Message::Done(done) => return Ok(done),
+            _ => return Err(SyncError::Protocol("it did not say that it is done")),
+        }
+    }
+}
+
 /// Says that something is at its end, and hears that all of it is done.
 ///
 /// # Errors
 /// Where the other end does not go on, or the connection is closed.
 pub fn finish(connection: &mut Connection, word: &Message) -> Result<Done> {
     let sent = connection.sender.send(word);
-    loop {
-        match answer(&mut connection.receiver) {
-            Ok(Message::Ack(_)) => {}
-            Ok(Message::Done(done)) => return Ok(done),
-            Ok(_) => return Err(SyncError::Protocol("it did not say that it is done")),
-            Err(error) => {
-                // What it said before it closed tells more than that it did.
-                return match (&error, sent) {
-                    (SyncError::Refused(_), _) | (_, Ok(())) => Err(error),
-                    (_, Err(closed)) => Err(closed.into()),
-                };
-            }
-        }
+    match (done(connection), sent) {
+        // What it said before it closed tells more than that it did.
+        (Err(refused @ SyncError::Refused(_)), _) => Err(refused),
+        (Err(_), Err(closed)) => Err(closed.into()),
+        (heard, _) => heard,
     }
 }
