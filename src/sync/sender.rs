@@ -140,7 +140,15 @@ impl<'a> Master<'a> {
             restat: false,
             checksum: request.checksum,
         };
-        Ok(Self { request, source, catalogue: Rc::new(catalogue), rules, monitor, next_number: Cell::new(1), _lock: lock })
+        Ok(Self {
+            request,
+            source,
+            catalogue: Rc::new(catalogue),
+            rules,
+            monitor,
+            next_number: Cell::new(1),
+            _lock: lock,
+        })
     }
 
     /// Ships until both ends agree: mostly once; again where the mirror was not what its catalogue said. Begins with the
