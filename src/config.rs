@@ -65,7 +65,8 @@ pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
     let limit = typed.max_delete.as_deref().map(Limit::parse).transpose();
     let limit = limit.map_err(|reason| wrong(format!("--max-delete: {reason}")))?.unwrap_or_default();
     let link = Link::new(&typed.link, &place)?;
-    let chown = typed.chown.as_deref().map(owners).transpose()?;
+    let chown = typed.chown.as_deref().map(owners).transpose();
+    let chown = chown.map_err(|reason| wrong(format!("--chown: {reason}")))?;
     let source = source(&typed.source)?;
     let (destination, pair) = match &place {
         Place::Here(path) => {
@@ -141,11 +142,9 @@ fn full_path(path: &Path) -> PathBuf {
 }
 
 /// `USER:GROUP`, either part by name or number, either part missing.
-fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), UsageError> {
+fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), String> {
     let (user, group) = typed.split_once(':').unwrap_or((typed, ""));
-    let unknown = |what: &str, name: &str| {
-        wrong(format!("--chown: there is no {what} \"{name}\" on this host; a number works too"))
-    };
+    let unknown = |what: &str, name: &str| format!("there is no {what} \"{name}\" on this host; a number works too");
     let uid = match (user, user.parse()) {
         ("", _) => None,
         (_, Ok(uid)) => Some(uid),
@@ -157,7 +156,7 @@ fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), UsageError> {
         _ => Some(uzers::get_group_by_name(group).ok_or_else(|| unknown("group", group))?.gid()),
     };
     match (uid, gid) {
-        (None, None) => Err(wrong("--chown wants USER:GROUP, USER or :GROUP".to_owned())),
+        (None, None) => Err("it wants USER:GROUP, USER or :GROUP".to_owned()),
         owners => Ok(owners),
     }
 }

@@ -6,12 +6,21 @@
 //!
 //! Everything here is validated: whoever gets a `Configuration` need not look again.
 
+mod check;
 mod cron;
+mod difference;
 mod finding;
+mod load;
+mod read;
+mod table;
+mod value;
 mod window;
 
 pub use cron::{Cron, CronError};
+pub use difference::{Difference, difference};
 pub use finding::{Finding, Severity};
+pub use load::{ConfigurationError, Loaded, load};
+pub use read::{Defaults, Reading, read};
 pub use window::{Rate, Weekdays, Window};
 
 use crate::maildir::folder::SetKind;

@@ -55,7 +55,8 @@ impl Link {
     /// # Errors
     /// The first thing that cannot be.
     pub fn new(typed: &TypedLink, place: &Place) -> Result<Self, UsageError> {
-        let rate = typed.bwlimit.as_deref().map(rate).transpose()?;
+        let rate = typed.bwlimit.as_deref().map(rate).transpose();
+        let rate = rate.map_err(|reason| wrong(format!("--bwlimit: {reason}")))?;
         let level = typed.level.unwrap_or(if matches!(place, Place::Here(_)) { 0 } else { DEFAULT_LEVEL });
         let remote_path = typed.remote_path.clone().unwrap_or_else(|| "mailtwin".to_owned());
         let command = command(place, typed.rsh.as_deref(), &remote_path)?;
@@ -105,7 +106,10 @@ fn command(place: &Place, rsh: Option<&str>, remote_path: &str) -> Result<Vec<St
 }
 
 /// As rsync's: kibibytes a second, or with a suffix K, M or G.
-fn rate(typed: &str) -> Result<u64, UsageError> {
+///
+/// # Errors
+/// A sentence for whoever wrote it.
+pub(super) fn rate(typed: &str) -> Result<u64, String> {
     let (number, unit) = match typed.char_indices().last() {
         Some((at, 'k' | 'K')) => (&typed[..at], 1 << 10),
         Some((at, 'm' | 'M')) => (&typed[..at], 1 << 20),
@@ -114,7 +118,7 @@ fn rate(typed: &str) -> Result<u64, UsageError> {
     };
     match number.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok((number * f64::from(unit)).max(1.0) as u64),
-        _ => Err(wrong(format!("--bwlimit: \"{typed}\" is no rate: 500 is 500 KiB a second, 2M is 2 MiB"))),
+        _ => Err(format!("\"{typed}\" is no rate: 500 is 500 KiB a second, 2M is 2 MiB")),
     }
 }
 
