@@ -26,6 +26,7 @@ pub use window::{Rate, Weekdays, Window};
 use crate::maildir::folder::SetKind;
 use crate::sync::guard::Limit;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -161,7 +162,8 @@ pub struct Schedule {
 }
 
 /// What is done by the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Job {
     /// A full restore point.
     Full,

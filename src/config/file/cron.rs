@@ -1,14 +1,20 @@
 //! A cron expression that fires: five fields, as crontab(5) has them.
 
 use croner::parser::{CronParser, Seconds, Year};
-use jiff::{Timestamp, Zoned, tz::TimeZone};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Zoned};
 use std::fmt;
 
 /// When something is done, by the clock on the wall.
+///
+/// Where a change to daylight saving leaves out an hour, what would have been done in it is done once, behind it; where an
+/// hour comes twice, it is done once, in the first. Only expressions with a `*` for minute or hour mean every minute or
+/// hour that there is: what is left out is left out, and what comes twice comes twice.
 #[derive(Clone)]
 pub struct Cron {
     text: String,
-    pattern: croner::Cron,
+    /// The expression; or each of its times of day, since croner knows the rule above for a single one only.
+    patterns: Vec<croner::Cron>,
 }
 
 /// What was written is no cron expression, or one that never fires.
@@ -31,24 +37,42 @@ impl Cron {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let syntax = |error: croner::errors::CronError| CronError::Syntax(text.to_owned(), error.to_string());
         let pattern = parser.parse(text).map_err(syntax)?;
-        let cron = Self { text: text.trim().to_owned(), pattern };
-        match cron.after(Timestamp::UNIX_EPOCH, &TimeZone::UTC) {
-            Some(_) => Ok(cron),
-            None => Err(CronError::Never(text.to_owned())),
+        if next(&pattern, Timestamp::UNIX_EPOCH, &TimeZone::UTC).is_none() {
+            return Err(CronError::Never(text.to_owned()));
         }
+        let patterns = match times_of_day(&pattern, text) {
+            Some(single) => single.iter().map(|text| parser.parse(text)).collect::<Result<_, _>>().map_err(syntax)?,
+            None => vec![pattern],
+        };
+        Ok(Self { text: text.trim().to_owned(), patterns })
     }
 
     /// The next moment after this one at which it fires.
     pub fn after(&self, moment: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let from = moment.to_zoned(zone.clone());
-        self.pattern.find_next_occurrence(&from, false).ok().map(|next: Zoned| next.timestamp())
+        self.patterns.iter().filter_map(|pattern| next(pattern, moment, zone)).min()
     }
+}
 
-    /// The last moment not after this one at which it fired.
-    pub fn until(&self, moment: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let from = moment.to_zoned(zone.clone());
-        self.pattern.iter_before(from).next().map(|last: Zoned| last.timestamp())
+/// An expression for each time of day, where there are several and each is named.
+fn times_of_day(pattern: &croner::Cron, text: &str) -> Option<Vec<String>> {
+    let (minutes, hours) = (&pattern.pattern.minutes, &pattern.pattern.hours);
+    if minutes.from_wildcard || hours.from_wildcard || text.contains('@') {
+        return None;
     }
+    let days = text.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
+    let (minutes, hours) = (minutes.values(), hours.values());
+    let times = hours.iter().flat_map(|hour| minutes.iter().map(move |minute| (minute, hour)));
+    Some(times.map(|(minute, hour)| format!("{minute} {hour} {days}")).collect())
+}
+
+/// How far croner's search is helped on where a zone leaves out more than it knows how to step over: Samoa once left out
+/// a day.
+const STEP: SignedDuration = SignedDuration::from_hours(26);
+
+fn next(pattern: &croner::Cron, moment: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let find = |from: Timestamp| pattern.find_next_occurrence(&from.to_zoned(zone.clone()), false).ok();
+    let found: Option<Zoned> = find(moment).or_else(|| find(moment.checked_add(STEP).ok()?));
+    found.map(|found| found.timestamp())
 }
 
 impl PartialEq for Cron {

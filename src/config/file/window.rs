@@ -1,7 +1,7 @@
 //! Hours of the day: when it is to be quiet, when how much may be sent.
 
-use jiff::Zoned;
 use jiff::civil::{Date, Time, Weekday};
+use jiff::{Timestamp, ToSpan, Zoned};
 
 /// Some days of the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,4 +57,20 @@ impl Window {
         let since_yesterday = time < self.to && date.yesterday().is_ok_and(begins);
         since_yesterday || (begins(date) && self.from <= time)
     }
+
+    /// The next moment after `now` at which it may begin or end, on whatever day.
+    pub fn edge(&self, now: &Zoned) -> Option<Timestamp> {
+        let edges = [self.from, self.to].into_iter().filter_map(|time| next_at(time, now));
+        edges.min()
+    }
+}
+
+/// The next moment at which the clock shows this time; what a change to daylight saving leaves out comes behind it.
+fn next_at(time: Time, now: &Zoned) -> Option<Timestamp> {
+    let days = (0..=2).filter_map(|days| now.date().checked_add(days.days()).ok());
+    let moments = days.flat_map(|date| {
+        let at = now.time_zone().to_ambiguous_zoned(date.to_datetime(time));
+        [at.clone().earlier(), at.later()].into_iter().flatten()
+    });
+    moments.map(|moment| moment.timestamp()).filter(|moment| *moment > now.timestamp()).min()
 }
