@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 pub mod file;
 mod link;
+mod named;
 
 pub use link::{Link, Place, TypedLink};
+pub use named::{may_be_name, meant, plan_set};
 
 /// What was typed is no use; the sentence says why and what to do. Exit code 2, or 1 where the disk says so.
 #[derive(Debug, thiserror::Error)]
@@ -161,9 +163,21 @@ fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), String> {
     }
 }
 
+/// A path that the environment names.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The configuration's file: what was typed, `$MAILTWIN_CONFIG`, or the place where it is; and whether somebody named it.
+pub fn configuration_file(typed: Option<&OsStr>) -> (PathBuf, bool) {
+    match typed.map(PathBuf::from).or_else(|| variable("MAILTWIN_CONFIG")) {
+        Some(file) => (file, true),
+        None => (file::DEFAULT_FILE.into(), false),
+    }
+}
+
 /// `$MAILTWIN_STATE`; `/var/lib/mailtwin` for root; `$XDG_STATE_HOME/mailtwin` otherwise.
 fn state_directory() -> Result<PathBuf, UsageError> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(state) = variable("MAILTWIN_STATE") {
         return Ok(state);
     }

@@ -9,6 +9,7 @@
 mod check;
 mod cron;
 mod difference;
+mod example;
 mod finding;
 mod load;
 mod read;
@@ -18,6 +19,7 @@ mod window;
 
 pub use cron::{Cron, CronError};
 pub use difference::{Difference, difference};
+pub use example::example;
 pub use finding::{Finding, Severity};
 pub use load::{ConfigurationError, Loaded, load};
 pub use read::{Defaults, Reading, read};

@@ -27,7 +27,7 @@ pub struct TypedLink {
     pub bwlimit: Option<String>,
     pub rsh: Option<String>,
     pub remote_path: Option<String>,
-    pub timeout: u64,
+    pub timeout: Option<u64>,
     pub level: Option<i32>,
 }
 
@@ -49,6 +49,9 @@ pub struct Link {
 /// zstd level over a wire: what the slave stores and what travels. In one host nothing travels.
 const DEFAULT_LEVEL: i32 = 4;
 
+/// Seconds that the other end may say nothing.
+const DEFAULT_TIMEOUT: u64 = 60;
+
 impl Link {
     /// The way to a place.
     ///
@@ -60,7 +63,8 @@ impl Link {
         let level = typed.level.unwrap_or(if matches!(place, Place::Here(_)) { 0 } else { DEFAULT_LEVEL });
         let remote_path = typed.remote_path.clone().unwrap_or_else(|| "mailtwin".to_owned());
         let command = command(place, typed.rsh.as_deref(), &remote_path)?;
-        let timeout = (typed.timeout > 0).then(|| Duration::from_secs(typed.timeout));
+        let timeout = typed.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = (timeout > 0).then(|| Duration::from_secs(timeout));
         Ok(Self { command, remote_path, timeout, rate, level })
     }
 }
