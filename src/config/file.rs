@@ -269,6 +269,9 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
 }
 
+#[cfg(test)]
+mod tests;
+
 impl Job {
     /// All of them, in the order in which those of one set are done that are due together.
     pub const ALL: [Self; 6] = [Self::Full, Self::Differential, Self::Expire, Self::Verify, Self::Drill, Self::Compare];
