@@ -72,7 +72,12 @@ impl Configured {
             );
             return Err(Failure(sentence, 2));
         }
-        let configuration = self.needed()?;
+        let configuration = match self.read() {
+            Err(error) if error.is_absent() && !self.is_named => {
+                return Err(Failure(format!("DEST is missing, and {name} is no set: {error}"), 2));
+            }
+            _ => self.needed()?,
+        };
         self.find(configuration, typed).ok_or_else(|| {
             let file = escape(self.file.as_os_str().as_bytes());
             let sets: Vec<&str> = configuration.sets.keys().map(String::as_str).collect();

@@ -155,6 +155,7 @@ pub fn address(text: &str) -> Result<String> {
 pub fn destination(text: &str) -> Result<String> {
     match text.starts_with('-')
         || text.is_empty()
+        || (text.contains(':') && !text.contains(']'))
         || text.contains(|letter: char| letter.is_control() || " /".contains(letter))
     {
         true => Err(Wrong::new(
