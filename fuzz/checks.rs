@@ -9,6 +9,7 @@ use mailtwin::catalogue::digest::Sum;
 use mailtwin::catalogue::directory::{Row, key, pack, path_of, unpack};
 use mailtwin::catalogue::filter::Filter;
 use mailtwin::catalogue::store::Head;
+use mailtwin::config::file::{Defaults, read};
 use mailtwin::delta::{self, Differ, Signature, SignatureBuilder};
 use mailtwin::disk::Root;
 use mailtwin::log::segment::{Replay, SegmentError};
@@ -27,9 +28,10 @@ use std::fmt::Debug;
 pub type Check = (&'static str, fn(&[u8]));
 
 /// Every check.
-pub const ALL: [Check; 11] = [
+pub const ALL: [Check; 12] = [
     ("block", block),
     ("catalogue", catalogue),
+    ("configuration", configuration),
     ("delta", delta),
     ("envelope", envelope),
     ("filter", filter),
@@ -40,6 +42,20 @@ pub const ALL: [Check; 11] = [
     ("segment", segment),
     ("uidlist", uidlist),
 ];
+
+/// Whatever a file says, everything wrong with it has a place in it and words; what nothing is wrong with is the same when
+/// it is read again.
+pub fn configuration(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let timezone = jiff::tz::TimeZone::UTC;
+    let defaults = Defaults { host: "mx1".to_owned(), state: "/var/lib/mailtwin".into(), timezone };
+    let reading = read(text, &defaults);
+    let lines = text.split('\n').count();
+    for finding in &reading.findings {
+        assert!(!finding.what.is_empty() && finding.line.is_none_or(|line| (1..=lines).contains(&line)));
+    }
+    assert_eq!(read(text, &defaults).configuration, reading.configuration);
+}
 
 /// A frame is refused, or comes back as the bytes that it was read from.
 pub fn frame(data: &[u8]) {

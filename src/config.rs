@@ -9,9 +9,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+pub mod file;
 mod link;
+mod named;
 
 pub use link::{Link, Place, TypedLink};
+pub use named::{may_be_name, meant, plan_set};
 
 /// What was typed is no use; the sentence says why and what to do. Exit code 2, or 1 where the disk says so.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,8 @@ pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
     let limit = typed.max_delete.as_deref().map(Limit::parse).transpose();
     let limit = limit.map_err(|reason| wrong(format!("--max-delete: {reason}")))?.unwrap_or_default();
     let link = Link::new(&typed.link, &place)?;
-    let chown = typed.chown.as_deref().map(owners).transpose()?;
+    let chown = typed.chown.as_deref().map(owners).transpose();
+    let chown = chown.map_err(|reason| wrong(format!("--chown: {reason}")))?;
     let source = source(&typed.source)?;
     let (destination, pair) = match &place {
         Place::Here(path) => {
@@ -140,11 +144,9 @@ fn full_path(path: &Path) -> PathBuf {
 }
 
 /// `USER:GROUP`, either part by name or number, either part missing.
-fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), UsageError> {
+fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), String> {
     let (user, group) = typed.split_once(':').unwrap_or((typed, ""));
-    let unknown = |what: &str, name: &str| {
-        wrong(format!("--chown: there is no {what} \"{name}\" on this host; a number works too"))
-    };
+    let unknown = |what: &str, name: &str| format!("there is no {what} \"{name}\" on this host; a number works too");
     let uid = match (user, user.parse()) {
         ("", _) => None,
         (_, Ok(uid)) => Some(uid),
@@ -156,14 +158,26 @@ fn owners(typed: &str) -> Result<(Option<u32>, Option<u32>), UsageError> {
         _ => Some(uzers::get_group_by_name(group).ok_or_else(|| unknown("group", group))?.gid()),
     };
     match (uid, gid) {
-        (None, None) => Err(wrong("--chown wants USER:GROUP, USER or :GROUP".to_owned())),
+        (None, None) => Err("it wants USER:GROUP, USER or :GROUP".to_owned()),
         owners => Ok(owners),
+    }
+}
+
+/// A path that the environment names.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The configuration's file: what was typed, `$MAILTWIN_CONFIG`, or the place where it is; and whether somebody named it.
+pub fn configuration_file(typed: Option<&OsStr>) -> (PathBuf, bool) {
+    match typed.map(PathBuf::from).or_else(|| variable("MAILTWIN_CONFIG")) {
+        Some(file) => (file, true),
+        None => (file::DEFAULT_FILE.into(), false),
     }
 }
 
 /// `$MAILTWIN_STATE`; `/var/lib/mailtwin` for root; `$XDG_STATE_HOME/mailtwin` otherwise.
 fn state_directory() -> Result<PathBuf, UsageError> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(state) = variable("MAILTWIN_STATE") {
         return Ok(state);
     }

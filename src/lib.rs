@@ -55,7 +55,8 @@
 //! | layer | modules |
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
-//! | 6 | [`config`]: what was typed into what it means; [`drill`]: a restore for practice |
+//! | 7 | [`node`]: the process that keeps running: what is due, and when |
+//! | 6 | [`config`]: what was typed, and what stands in the configuration, into what it means; [`drill`]: a restore for practice |
 //! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`export`]: the same for other programs; [`mount`]: all points as a file system |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
 //! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
@@ -99,6 +100,7 @@ pub mod maildir;
 pub mod moment;
 pub mod monitor;
 pub mod mount;
+pub mod node;
 pub mod path;
 pub mod repository;
 pub mod restore;

@@ -7,6 +7,7 @@ mod checks;
 
 use mailtwin::catalogue::directory::{Row, key, pack};
 use mailtwin::catalogue::store::Head;
+use mailtwin::config::file::{Role, example};
 use mailtwin::delta::{self, Differ, Signature, SignatureBuilder};
 use mailtwin::disk::Root;
 use mailtwin::id::Digest;
@@ -108,6 +109,19 @@ fn seeds() -> Vec<Seed> {
     for (name, bytes) in catalogue_seeds() {
         add("catalogue", name, bytes);
     }
+    for role in [Role::Master, Role::Slave] {
+        let text = example(role);
+        // With the examples in it, and without.
+        let whole: String = text.lines().map(|line| format!("{}\n", line.trim_start_matches('#'))).collect();
+        let keys: Vec<&str> = whole.lines().filter(|line| !line.starts_with(' ')).collect();
+        add("configuration", &format!("{role:?}").to_lowercase(), keys.join("\n").into_bytes());
+    }
+    add(
+        "configuration",
+        "slips",
+        b"[set.a]\npth = 1\npath = \"x\n[peer]\nb = 2\n[schedule]\nfull = \"61 * * * *\"".to_vec(),
+    );
+    add("configuration", "none", b"".to_vec());
     for (name, bytes) in delta_seeds() {
         add("delta", name, bytes);
     }

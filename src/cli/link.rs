@@ -20,9 +20,9 @@ pub struct Way {
     #[arg(long, value_name = "PROGRAM")]
     pub remote_path: Option<String>,
 
-    /// Give up when the other end says nothing for so many seconds; 0 never
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u64,
+    /// Give up when the other end says nothing for so many seconds; 0 never [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
 
     /// zstd level from 1 to 19, 0 for none [default: 4 to another host, 0 on this one]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]

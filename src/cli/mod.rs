@@ -3,6 +3,8 @@
 //! Layer 8. `error` turns a failure into a sentence and an exit code, `terminal` shows progress.
 
 pub mod backup;
+pub mod configuration;
+pub mod configured;
 pub mod deleted;
 pub mod diff;
 pub mod drill;
@@ -22,6 +24,9 @@ pub mod timeline;
 pub mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use configured::Configured;
+use standby::{Failure, Standby};
+use std::ffi::OsString;
 
 /// What a person types.
 #[derive(Debug, Parser)]
@@ -34,6 +39,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
     max_term_width = 100
 )]
 pub struct Cli {
+    /// The configuration [default: $MAILTWIN_CONFIG, or /etc/mailtwin/mailtwin.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<OsString>,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -76,8 +85,36 @@ pub enum Command {
     Unpin(points::Pin),
     /// Say something of a restore point.
     Note(points::Note),
+    /// Write a configuration to begin with.
+    Init(configuration::Init),
+    /// Say what is wrong with the configuration, where, and what to do.
+    CheckConfig(configuration::Check),
     /// Be the far end of a session; started by `mailtwin sync` and `mailtwin restore` through ssh.
     Serve(serve::Arguments),
+}
+
+impl Command {
+    /// The standby that it is about, where it is about one.
+    fn standby(&mut self) -> Option<&mut Standby> {
+        Some(match self {
+            Self::Backup(arguments) => &mut arguments.standby,
+            Self::Points(arguments) => &mut arguments.standby,
+            Self::Ls(arguments) => &mut arguments.standby,
+            Self::Find(arguments) => &mut arguments.standby,
+            Self::Cat(arguments) => &mut arguments.standby,
+            Self::Diff(arguments) => &mut arguments.standby,
+            Self::Timeline(arguments) => &mut arguments.standby,
+            Self::Restore(arguments) => &mut arguments.standby,
+            Self::Export(arguments) => &mut arguments.standby,
+            Self::Drill(arguments) => &mut arguments.standby,
+            Self::Mount(arguments) => &mut arguments.standby,
+            Self::Verify(arguments) => &mut arguments.standby,
+            Self::Expire(arguments) => &mut arguments.standby,
+            Self::Pin(arguments) | Self::Unpin(arguments) => &mut arguments.standby,
+            Self::Note(arguments) => &mut arguments.standby,
+            Self::Sync(_) | Self::Init(_) | Self::CheckConfig(_) | Self::Serve(_) => return None,
+        })
+    }
 }
 
 /// The command line's description, for the man pages.
@@ -105,7 +142,7 @@ pub fn main() -> u8 {
             return if error.use_stderr() { 2 } else { 0 };
         }
     };
-    let cli = match Cli::from_arg_matches(&matches) {
+    let mut cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -115,27 +152,40 @@ pub fn main() -> u8 {
     error::watch_panics();
     // Without this promise only the last word is lost, not the run.
     let _ = hear_of_limits();
-    let code = match (cli.command, matches.subcommand()) {
-        (Command::Sync(arguments), Some((_, matches))) => sync::run(&arguments, matches),
-        (Command::Serve(arguments), _) => serve::run(&arguments),
-        (Command::Backup(arguments), _) => backup::run(&arguments),
-        (Command::Points(arguments), _) => points::run(&arguments),
-        (Command::Ls(arguments), _) => find::ls(&arguments),
-        (Command::Find(arguments), _) => find::find(&arguments),
-        (Command::Cat(arguments), _) => find::cat(&arguments),
-        (Command::Restore(arguments), _) => restore::run(&arguments),
-        (Command::Export(arguments), _) => export::run(&arguments),
-        (Command::Drill(arguments), _) => drill::run(&arguments),
-        (Command::Mount(arguments), _) => mount::run(&arguments),
-        (Command::Verify(arguments), _) => verify::verify(&arguments),
-        (Command::Expire(arguments), _) => verify::expire(&arguments),
-        (Command::Diff(arguments), _) => diff::diff(&arguments),
-        (Command::Timeline(arguments), _) => timeline::run(&arguments),
-        (Command::Pin(arguments), _) => points::pin(&arguments, true),
-        (Command::Unpin(arguments), _) => points::pin(&arguments, false),
-        (Command::Note(arguments), _) => points::note(&arguments),
-        (Command::Sync(_), None) => 2,
+    let configured = Configured::new(cli.config.as_deref());
+    let code = match cli.command.standby() {
+        Some(standby) => match standby.resolve(&configured) {
+            Ok(()) => run(&cli, &matches, &configured),
+            Err(Failure(sentence, code)) => error::tell(&sentence, code),
+        },
+        None => run(&cli, &matches, &configured),
     };
     crate::disk::report_steps();
     code
+}
+
+fn run(cli: &Cli, matches: &clap::ArgMatches, configured: &Configured) -> u8 {
+    match (&cli.command, matches.subcommand()) {
+        (Command::Sync(arguments), Some((_, matches))) => sync::run(arguments, matches, configured),
+        (Command::Serve(arguments), _) => serve::run(arguments, &cli.config),
+        (Command::Init(arguments), _) => configuration::init(arguments, cli.config.as_deref()),
+        (Command::CheckConfig(arguments), _) => configuration::check(arguments, cli.config.as_deref()),
+        (Command::Backup(arguments), _) => backup::run(arguments),
+        (Command::Points(arguments), _) => points::run(arguments),
+        (Command::Ls(arguments), _) => find::ls(arguments),
+        (Command::Find(arguments), _) => find::find(arguments),
+        (Command::Cat(arguments), _) => find::cat(arguments),
+        (Command::Restore(arguments), _) => restore::run(arguments),
+        (Command::Export(arguments), _) => export::run(arguments),
+        (Command::Drill(arguments), _) => drill::run(arguments),
+        (Command::Mount(arguments), _) => mount::run(arguments),
+        (Command::Verify(arguments), _) => verify::verify(arguments),
+        (Command::Expire(arguments), _) => verify::expire(arguments),
+        (Command::Diff(arguments), _) => diff::diff(arguments),
+        (Command::Timeline(arguments), _) => timeline::run(arguments),
+        (Command::Pin(arguments), _) => points::pin(arguments, true),
+        (Command::Unpin(arguments), _) => points::pin(arguments, false),
+        (Command::Note(arguments), _) => points::note(arguments),
+        (Command::Sync(_), None) => 2,
+    }
 }

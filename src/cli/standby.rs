@@ -1,5 +1,7 @@
 //! What the commands about restore points have in common: the standby, and which moment is meant.
 
+use super::configured::Configured;
+use crate::config::file::Role;
 use crate::maildir::entry::Time;
 use crate::moment;
 use crate::repository::label::PointLabel;
@@ -11,7 +13,7 @@ use std::path::Path;
 /// Where the restore points are.
 #[derive(Debug, clap::Args)]
 pub struct Standby {
-    /// The directory that mailtwin sync made
+    /// The directory that mailtwin sync made, or the name of a set
     #[arg(value_name = "STANDBY")]
     pub standby: OsString,
 
@@ -33,6 +35,7 @@ pub struct Moment {
 }
 
 /// A sentence, and the exit code that goes with it.
+#[derive(Debug)]
 pub struct Failure(pub String, pub u8);
 
 impl From<RepositoryError> for Failure {
@@ -42,6 +45,24 @@ impl From<RepositoryError> for Failure {
 }
 
 impl Standby {
+    /// A name of a set becomes the directories that the configuration has for it.
+    ///
+    /// # Errors
+    /// Where it is the name of no set, and no directory; or of one whose restore points are elsewhere.
+    pub fn resolve(&mut self, configured: &Configured) -> Result<(), Failure> {
+        let Some(set) = configured.set(&self.standby)? else { return Ok(()) };
+        if set.role == Role::Master {
+            let (name, peers) = (&set.name, set.peers.join(", "));
+            return Err(Failure(
+                format!("of the set {name} this host is the master: its restore points are on {peers}"),
+                2,
+            ));
+        }
+        self.standby = set.path.clone().into_os_string();
+        self.state = self.state.take().or_else(|| set.state.clone().map(Into::into));
+        Ok(())
+    }
+
     /// Opens the repository.
     ///
     /// # Errors

@@ -1,11 +1,15 @@
 //! `mailtwin sync`: one cycle.
 
+use super::configured::Configured;
 use super::error::{print, tell};
 use super::link::{Far, Way, throttle};
+use super::standby::Failure;
 use super::terminal::{Shown, Terminal};
-use crate::config::{self, Place, Plan, Typed};
+use crate::config::file::Role;
+use crate::config::{self, Place, Plan, Typed, UsageError};
 use crate::maildir::folder::SetKind;
 use crate::monitor::Problem;
+use crate::node::schedule;
 use crate::sync::sender::{self, Report};
 use crate::sync::{SyncError, receiver};
 use crate::transport::pipe;
@@ -25,13 +29,13 @@ pub enum Kind {
 /// Options of `sync`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The tree to replicate
+    /// The tree to replicate; without DEST, the name of a set
     #[arg(value_name = "SRC")]
     pub source: OsString,
 
     /// The directory that becomes its mirror: a path, or [user@]host:path
     #[arg(value_name = "DEST")]
-    pub destination: OsString,
+    pub destination: Option<OsString>,
 
     /// What SRC is; detected otherwise
     #[arg(long, value_enum)]
@@ -94,7 +98,7 @@ impl Arguments {
     fn typed(&self, matches: &ArgMatches) -> Typed {
         Typed {
             source: self.source.clone(),
-            destination: self.destination.clone(),
+            destination: self.destination.clone().unwrap_or_default(),
             kind: self.kind.map(|kind| match kind {
                 Kind::Maildir => SetKind::Maildir,
                 Kind::Files => SetKind::Files,
@@ -128,9 +132,41 @@ fn filters(matches: &ArgMatches) -> Vec<String> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-/// Runs one cycle and gives the exit code.
-pub fn run(arguments: &Arguments, matches: &ArgMatches) -> u8 {
-    let plan = match config::plan(arguments.typed(matches)) {
+/// Runs one cycle, or one with each peer of a set, and gives the exit code: that of the first that is not 0.
+pub fn run(arguments: &Arguments, matches: &ArgMatches, configured: &Configured) -> u8 {
+    let typed = arguments.typed(matches);
+    if arguments.destination.is_some() {
+        return cycle(arguments, config::plan(typed), None);
+    }
+    match of_set(arguments, &typed, configured) {
+        Ok(code) => code,
+        Err(Failure(sentence, code)) => tell(&sentence, code),
+    }
+}
+
+/// One cycle with each of a set's peers.
+fn of_set(arguments: &Arguments, typed: &Typed, configured: &Configured) -> Result<u8, Failure> {
+    let set = configured.set_named(&arguments.source)?;
+    let configuration = configured.needed()?;
+    if set.role == Role::Slave {
+        let (name, peers) = (&set.name, set.peers.join(", "));
+        let sentence = format!("of the set {name} this host is a slave: sync runs on its master {peers}");
+        return Err(Failure(sentence, 2));
+    }
+    let rate = schedule::pace(&set.schedule, configuration.limits.bandwidth, jiff::Timestamp::now()).rate;
+    let peers = set.peers.iter().filter_map(|name| configuration.peers.get(name));
+    let codes: Vec<u8> = peers
+        .map(|peer| {
+            let plan = config::plan_set(configuration, set, peer, typed.clone(), rate);
+            cycle(arguments, plan, Some((&set.name, &peer.name)))
+        })
+        .collect();
+    Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
+}
+
+/// One cycle; of a set with a peer, where their names are given.
+fn cycle(arguments: &Arguments, plan: Result<Plan, UsageError>, names: Option<(&str, &str)>) -> u8 {
+    let plan = match plan {
         Ok(plan) => plan,
         Err(failure) => return tell(&failure.sentence, failure.code),
     };
@@ -146,7 +182,7 @@ pub fn run(arguments: &Arguments, matches: &ArgMatches) -> u8 {
                 super::error::say(&format!("{}: {}", problem.subject, problem.reason));
             }
             problems.extend(report.problems.iter().cloned());
-            conclude(arguments, &report, &problems)
+            conclude(arguments, &report, &problems, names)
         }
         Err(failure) => tell(&failure.to_string(), failure.exit_code()),
     }
@@ -173,9 +209,13 @@ fn there(plan: &Plan, host: &str, terminal: &Terminal) -> Result<Report, SyncErr
     ran.map_err(|error| ended.explain(error))
 }
 
-fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem]) -> u8 {
+fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem], names: Option<(&str, &str)>) -> u8 {
     if arguments.json {
-        print(&json(report, problems).to_string());
+        let mut object = json(report, problems);
+        if let Some((set, peer)) = names {
+            (object["set"], object["peer"]) = (set.into(), peer.into());
+        }
+        print(&object.to_string());
     } else if arguments.stats && !arguments.quiet {
         print(&stats(report, problems));
     }

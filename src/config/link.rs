@@ -27,7 +27,7 @@ pub struct TypedLink {
     pub bwlimit: Option<String>,
     pub rsh: Option<String>,
     pub remote_path: Option<String>,
-    pub timeout: u64,
+    pub timeout: Option<u64>,
     pub level: Option<i32>,
 }
 
@@ -49,17 +49,22 @@ pub struct Link {
 /// zstd level over a wire: what the slave stores and what travels. In one host nothing travels.
 const DEFAULT_LEVEL: i32 = 4;
 
+/// Seconds that the other end may say nothing.
+const DEFAULT_TIMEOUT: u64 = 60;
+
 impl Link {
     /// The way to a place.
     ///
     /// # Errors
     /// The first thing that cannot be.
     pub fn new(typed: &TypedLink, place: &Place) -> Result<Self, UsageError> {
-        let rate = typed.bwlimit.as_deref().map(rate).transpose()?;
+        let rate = typed.bwlimit.as_deref().map(rate).transpose();
+        let rate = rate.map_err(|reason| wrong(format!("--bwlimit: {reason}")))?;
         let level = typed.level.unwrap_or(if matches!(place, Place::Here(_)) { 0 } else { DEFAULT_LEVEL });
         let remote_path = typed.remote_path.clone().unwrap_or_else(|| "mailtwin".to_owned());
         let command = command(place, typed.rsh.as_deref(), &remote_path)?;
-        let timeout = (typed.timeout > 0).then(|| Duration::from_secs(typed.timeout));
+        let timeout = typed.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = (timeout > 0).then(|| Duration::from_secs(timeout));
         Ok(Self { command, remote_path, timeout, rate, level })
     }
 }
@@ -105,7 +110,10 @@ fn command(place: &Place, rsh: Option<&str>, remote_path: &str) -> Result<Vec<St
 }
 
 /// As rsync's: kibibytes a second, or with a suffix K, M or G.
-fn rate(typed: &str) -> Result<u64, UsageError> {
+///
+/// # Errors
+/// A sentence for whoever wrote it.
+pub(super) fn rate(typed: &str) -> Result<u64, String> {
     let (number, unit) = match typed.char_indices().last() {
         Some((at, 'k' | 'K')) => (&typed[..at], 1 << 10),
         Some((at, 'm' | 'M')) => (&typed[..at], 1 << 20),
@@ -114,7 +122,7 @@ fn rate(typed: &str) -> Result<u64, UsageError> {
     };
     match number.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok((number * f64::from(unit)).max(1.0) as u64),
-        _ => Err(wrong(format!("--bwlimit: \"{typed}\" is no rate: 500 is 500 KiB a second, 2M is 2 MiB"))),
+        _ => Err(format!("\"{typed}\" is no rate: 500 is 500 KiB a second, 2M is 2 MiB")),
     }
 }
 

@@ -52,11 +52,21 @@ pub fn program() -> String {
 ///
 /// # Errors
 /// Why the session ended early.
-pub fn serve(mut connection: Connection) -> Result<()> {
+pub fn serve(connection: Connection) -> Result<()> {
+    serve_where(connection, |_| Ok(()))
+}
+
+/// As [`serve`], where whoever serves first says which directory is meant by what the master wrote.
+///
+/// # Errors
+/// As [`serve`], and what `meaning` gives.
+pub fn serve_where(mut connection: Connection, meaning: impl FnOnce(&mut Hello) -> Result<()>) -> Result<()> {
     let sender = connection.sender.clone();
     let served = match connection.receiver.recv() {
         Ok(Message::Hello(hello)) if hello.restore.is_some() => return restore::serve(hello, &mut connection),
-        Ok(Message::Hello(hello)) => Slave::open(hello).and_then(|slave| slave.session(&mut connection)),
+        Ok(Message::Hello(mut hello)) => {
+            meaning(&mut hello).and_then(|()| Slave::open(hello)).and_then(|slave| slave.session(&mut connection))
+        }
         Ok(_) => Err(SyncError::Protocol("it did not greet")),
         Err(error) => Err(error.into()),
     };
