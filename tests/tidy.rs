@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 9] = [
     &["maildir", "delta"],
     &["wire", "moment"],
     &["disk", "transport"],
-    &["catalogue", "log"],
+    &["catalogue", "log", "peer"],
     &["sync", "repository"],
     &["backup", "restore", "export"],
     &["config", "drill"],

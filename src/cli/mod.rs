@@ -10,6 +10,7 @@ pub mod error;
 pub mod export;
 pub mod find;
 pub mod link;
+pub mod pair;
 pub mod points;
 pub mod restore;
 pub mod serve;
@@ -72,6 +73,8 @@ pub enum Command {
     Unpin(points::Pin),
     /// Say something of a restore point.
     Note(points::Note),
+    /// Pair two hosts: each learns the other's key by a short code.
+    Pair(pair::Arguments),
     /// Be the far end of a session; started by `mailtwin sync` and `mailtwin restore` through ssh.
     Serve(serve::Arguments),
 }
@@ -114,6 +117,7 @@ pub fn main() -> u8 {
     let code = match (cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(&arguments, matches),
         (Command::Serve(arguments), _) => serve::run(&arguments),
+        (Command::Pair(arguments), _) => pair::run(&arguments),
         (Command::Backup(arguments), _) => backup::run(&arguments),
         (Command::Points(arguments), _) => points::run(&arguments),
         (Command::Ls(arguments), _) => find::ls(&arguments),

@@ -6,6 +6,7 @@
 //!
 //! Where the greeting says that this is a restore, `restore` is the third thread: it keeps no log.
 
+pub mod admission;
 mod commit;
 mod found;
 pub mod frozen;
@@ -29,6 +30,7 @@ use crate::path::TreePath;
 use crate::transport::{Connection, Sender};
 use crate::wire::block::Block;
 use crate::wire::message::{Hello, Message, Refusal, Welcome};
+use admission::Admission;
 pub(in crate::sync) use open::lock;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,15 +52,33 @@ pub fn program() -> String {
 
 /// Serves one session, to its end. An error that the master should know of has been sent to it.
 ///
+/// Whatever directory the greeting names becomes the mirror: for ends whose limit is a user's account.
+///
 /// # Errors
 /// Why the session ended early.
-pub fn serve(mut connection: Connection) -> Result<()> {
+pub fn serve(connection: Connection) -> Result<()> {
+    serve_admitted(connection, Ok)
+}
+
+/// As [`serve`], for a host that was paired: it may do what its role for a set allows, and names no paths.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_peer(connection: Connection, admission: &Admission) -> Result<()> {
+    serve_admitted(connection, |hello| admission.admit(hello))
+}
+
+fn serve_admitted(mut connection: Connection, admit: impl FnOnce(Hello) -> Result<Hello>) -> Result<()> {
     let sender = connection.sender.clone();
-    let served = match connection.receiver.recv() {
-        Ok(Message::Hello(hello)) if hello.restore.is_some() => return restore::serve(hello, &mut connection),
-        Ok(Message::Hello(hello)) => Slave::open(hello).and_then(|slave| slave.session(&mut connection)),
+    let greeted = match connection.receiver.recv() {
+        Ok(Message::Hello(hello)) => admit(hello),
         Ok(_) => Err(SyncError::Protocol("it did not greet")),
         Err(error) => Err(error.into()),
+    };
+    let served = match greeted {
+        Ok(hello) if hello.restore.is_some() => return restore::serve(hello, &mut connection),
+        Ok(hello) => Slave::open(hello).and_then(|slave| slave.session(&mut connection)),
+        Err(error) => Err(error),
     };
     if let Err(error) = &served {
         refuse(&sender, error, on_the_slave);
