@@ -26,6 +26,9 @@ pub enum HostKeyError {
     /// What is in it.
     #[error("the key {0}: {1}; put it back from a backup, or remove it and pair again")]
     Key(String, KeyError),
+    /// It is a key of another program.
+    #[error("the key {0} is one of ssh, not of mailtwin: name another file with --key")]
+    Ssh(String),
     /// Others may read it.
     #[error("the key {0} may be read by others (mode {1:o}): chmod 600 {0}; where others may have had it, remove it and pair again")]
     Readable(String, u16),
@@ -78,6 +81,9 @@ pub fn load(path: &Path) -> Result<Option<HostKey>> {
     }
     let mut pem = String::new();
     file.take(LONGEST).read_to_string(&mut pem).map_err(failed)?;
+    if pem.contains("OPENSSH PRIVATE KEY") {
+        return Err(HostKeyError::Ssh(show));
+    }
     HostKey::from_pem(&pem).map(Some).map_err(|error| HostKeyError::Key(show, error))
 }
 
@@ -138,6 +144,8 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
         assert!(matches!(load_or_make(&path), Err(HostKeyError::Key(..))));
         assert_eq!(std::fs::read(&path).expect("reads"), b"mail");
+        std::fs::write(&path, "-----BEGIN OPENSSH PRIVATE KEY-----").expect("writes");
+        assert!(matches!(load_or_make(&path), Err(HostKeyError::Ssh(_))));
         symlink("key", home.path().join("link")).expect("links");
         assert!(matches!(load_or_make(&home.path().join("link")), Err(HostKeyError::NoFile(..))));
         assert!(matches!(load_or_make(home.path()), Err(HostKeyError::NoFile(..))));

@@ -9,6 +9,7 @@
 //! ```
 
 use aws_lc_rs::digest;
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -80,13 +81,15 @@ pub struct HostKey {
 }
 
 impl HostKey {
-    /// Draws a new key (Ed25519).
+    /// Draws a new key (Ed25519). It is kept without its public half: so older versions of openssl can read it, too.
     ///
     /// # Errors
     /// Where the kernel has no randomness to give.
     pub fn fresh() -> Result<Self, KeyError> {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(private)?;
-        Self::signed(&pair)
+        let drawn = Ed25519KeyPair::generate().and_then(|pair| pair.to_pkcs8v1());
+        let drawn = drawn.map_err(|_| KeyError::Private("none could be drawn".to_owned()))?;
+        let der = PrivatePkcs8KeyDer::from(drawn.as_ref());
+        Self::signed(&rcgen::KeyPair::try_from(&der).map_err(private)?)
     }
 
     /// Reads a key as [`HostKey::pem`] writes it: PKCS #8, in PEM.
