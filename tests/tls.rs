@@ -505,8 +505,7 @@ fn a_thousand_idle_connections_keep_nobody_out() {
     let hosts = Hosts::new();
     make_scenario(&hosts.pair.source);
     let count = allow_open_files(1000);
-    let idle: Vec<TcpStream> =
-        (0..count).map(|_| TcpStream::connect(hosts.address).expect("connects")).collect();
+    let idle: Vec<TcpStream> = (0..count).map(|_| TcpStream::connect(hosts.address).expect("connects")).collect();
     hosts.settle("idle connections all around");
     hosts.log.tells(&["whose handshake does not end"]);
     for mut stream in idle {

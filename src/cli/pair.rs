@@ -20,18 +20,17 @@ const CODES: u32 = 3;
 
 /// Options of `pair`.
 #[derive(Debug, clap::Args)]
-#[group(id = "end", required = true, multiple = false, args = ["host", "listen", "show"])]
 pub struct Arguments {
     /// The host that shows a code: a name or an address [default port: 8947]
-    #[arg(value_name = "HOST[:PORT]")]
+    #[arg(value_name = "HOST[:PORT]", required_unless_present_any = ["listen", "show"])]
     pub host: Option<String>,
 
     /// Show a code, and wait for the host on which it is typed [default address: [::]:8947]
-    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "[::]:8947")]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "[::]:8947", conflicts_with_all = ["host", "show"])]
     pub listen: Option<String>,
 
     /// Print this host's name and key, and do nothing else
-    #[arg(long)]
+    #[arg(long, conflicts_with = "host")]
     pub show: bool,
 
     /// The code that the other host shows; otherwise it is asked for, or read from standard input
@@ -135,7 +134,8 @@ fn address(arguments: &Arguments) -> Result<Option<String>, Failure> {
 /// `host`, `host:port`, `[address]:port`, or an IPv6 address alone.
 fn split(typed: &str, default: u16) -> Result<(String, u16), Failure> {
     let shown = crate::path::escape(typed.as_bytes());
-    let no_address = || wrong(format!("\"{shown}\" is no host: a name or an address, and a port if need be, as in mx2:{default}"));
+    let no_address =
+        || wrong(format!("\"{shown}\" is no host: a name or an address, and a port if need be, as in mx2:{default}"));
     if !is_address(typed) {
         return Err(no_address());
     }
@@ -167,7 +167,9 @@ fn ask_for_code(host: &str) -> Result<Code, Failure> {
     let mut line = String::new();
     std::io::Read::take(input.lock(), 1024).read_line(&mut line).map_err(failed)?;
     if line.trim().is_empty() {
-        return Err(wrong("no code: give the one that the other host shows with --code, or on standard input".to_owned()));
+        return Err(wrong(
+            "no code: give the one that the other host shows with --code, or on standard input".to_owned(),
+        ));
     }
     line.parse().map_err(|error: crate::peer::code::CodeError| wrong(error.to_string()))
 }
@@ -193,7 +195,9 @@ fn ask(
             (format!("not paired with {place}: {error}. Start again with the code that it shows now"), 1)
         }
         PairError::Io(_) | PairError::Silence => (
-            format!("not paired with {place}: {error}. Is \"mailtwin pair --listen\" running there, and the port open?"),
+            format!(
+                "not paired with {place}: {error}. Is \"mailtwin pair --listen\" running there, and the port open?"
+            ),
             1,
         ),
         error => (format!("not paired with {place}: {error}"), 1),
@@ -275,7 +279,12 @@ mod tests {
     fn the_help_names_the_ports_and_places_that_are_used() {
         use clap::Args;
         let help = Arguments::augment_args(clap::Command::new("pair")).render_long_help().to_string();
-        for word in [&format!("port: {}", listen::PORT), &format!("port {}", tls::PORT), &format!("{DIRECTORY}/{}", entry::NAME), &format!("{DIRECTORY}/{}", host_key::NAME)] {
+        for word in [
+            &format!("port: {}", listen::PORT),
+            &format!("port {}", tls::PORT),
+            &format!("{DIRECTORY}/{}", entry::NAME),
+            &format!("{DIRECTORY}/{}", host_key::NAME),
+        ] {
             assert!(help.contains(word.as_str()), "{word}: {help}");
         }
     }

@@ -70,25 +70,25 @@ fn table(other: &Introduction) -> Table {
 /// # Errors
 /// Where the text is no TOML, or `peer` is something else in it.
 pub fn put(text: &str, other: &Introduction) -> std::result::Result<(String, Noted), String> {
-    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
-    let peers = document.entry("peer").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
-    let peers = peers.as_array_of_tables_mut().ok_or("peer is there, but is no [[peer]]")?;
+    let parse = |text: &str| text.parse::<DocumentMut>().map_err(|error| error.to_string());
+    let mut document = parse(text)?;
     let key = other.key.to_string();
-    let place = peers.iter().position(|peer| peer.get("name").and_then(Item::as_str) == Some(&other.name));
-    let noted = match place.and_then(|place| peers.get_mut(place)) {
-        Some(peer) if peer.get("key").and_then(Item::as_str) == Some(&key) => Noted::Known,
-        Some(peer) => {
+    if let Some(peers) = document.get_mut("peer") {
+        let peers = peers.as_array_of_tables_mut().ok_or("peer is there, but is no [[peer]]")?;
+        let mut peers = peers.iter_mut();
+        if let Some(peer) = peers.find(|peer| peer.get("name").and_then(Item::as_str) == Some(&other.name)) {
+            if peer.get("key").and_then(Item::as_str) == Some(&key) {
+                return Ok((text.to_owned(), Noted::Known));
+            }
             peer.insert("key", value(key));
-            Noted::Changed
+            return Ok((document.to_string(), Noted::Changed));
         }
-        None => {
-            let mut added = table(other);
-            added.decor_mut().set_prefix(if text.trim().is_empty() { "" } else { "\n" });
-            peers.push(added);
-            Noted::Added
-        }
-    };
-    Ok((document.to_string(), noted))
+    }
+    // At the end, behind comments that belong to nothing yet.
+    let gap = if text.trim().is_empty() { "" } else { "\n\n" };
+    let added = format!("{}{gap}{}", text.trim_end(), lines(other));
+    parse(&added)?;
+    Ok((added, Noted::Added))
 }
 
 /// Writes a host into the configuration file, which must be there.
@@ -138,7 +138,7 @@ mod tests {
         Introduction { name: name.into(), address: Some(format!("{name}.example.org:8946")), key: PeerKey([seed; 32]) }
     }
 
-    const BEFORE: &str = "# Ours.\n[[set]]\nname = \"mail\" # all of it\npath=\"/var/vmail\"\n";
+    const BEFORE: &str = "# Ours.\n[[set]]\nname = \"mail\" # all of it\npath=\"/var/vmail\"\n# That is all.\n";
 
     #[test]
     fn a_host_is_added_behind_what_is_there_and_its_key_is_changed_in_place() {

@@ -181,7 +181,10 @@ impl Keys {
         let material = [&shared[..], &pairing::VERSION.to_le_bytes(), first, second].concat();
         Ok(Self {
             asks: blake3::derive_key("mailtwin 2026-11-23 pairing: what the host that asks proves", &material),
-            shows: blake3::derive_key("mailtwin 2026-11-23 pairing: what the host that shows the code proves", &material),
+            shows: blake3::derive_key(
+                "mailtwin 2026-11-23 pairing: what the host that shows the code proves",
+                &material,
+            ),
         })
     }
 

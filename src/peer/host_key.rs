@@ -30,7 +30,9 @@ pub enum HostKeyError {
     #[error("the key {0} is one of ssh, not of mailtwin: name another file with --key")]
     Ssh(String),
     /// Others may read it.
-    #[error("the key {0} may be read by others (mode {1:o}): chmod 600 {0}; where others may have had it, remove it and pair again")]
+    #[error(
+        "the key {0} may be read by others (mode {1:o}): chmod 600 {0}; where others may have had it, remove it and pair again"
+    )]
     Readable(String, u16),
     /// It is another's.
     #[error("the key {0} belongs to user {1}, this is user {2}: chown it, or name another file with --key")]

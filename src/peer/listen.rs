@@ -109,7 +109,11 @@ impl Listener {
                         Some(Stranger { stream, address, offer })
                     });
                 }
-                Some(Ok(Some(stranger))) = self.strangers.join_next() => return Ok(stranger),
+                Some(heard) = self.strangers.join_next() => {
+                    if let Ok(Some(stranger)) = heard {
+                        return Ok(stranger);
+                    }
+                }
             }
         }
     }

@@ -52,7 +52,8 @@ fn who_knows_the_code_learns_the_others_key_and_both_note_it() {
 #[test]
 fn with_a_wrong_code_both_say_so_and_nobody_notes_anything() {
     let (near, far) = duplex(4096);
-    let both = async { tokio::join!(asking(near, "1234-5678", host("mx1", 1)), showing(far, "1234-5679", host("mx2", 2))) };
+    let both =
+        async { tokio::join!(asking(near, "1234-5678", host("mx1", 1)), showing(far, "1234-5679", host("mx2", 2))) };
     let ((asked, noted), (answered, noted_there)) = run(both);
     assert!(matches!(&asked, Err(PairError::Refused(words)) if words == "the code is wrong"), "{asked:?}");
     assert!(matches!(answered, Err(PairError::Code)));

@@ -215,7 +215,8 @@ impl Door {
             None => {}
             Some(0) => self.monitor.event(Event::Warning(sentence.to_owned())),
             Some(more) => {
-                self.monitor.event(Event::Warning(format!("{sentence} ({more} more of the like were not written down)")));
+                self.monitor
+                    .event(Event::Warning(format!("{sentence} ({more} more of the like were not written down)")));
             }
         }
     }
