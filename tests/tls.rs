@@ -191,7 +191,7 @@ impl Hosts {
 }
 
 fn serve_all(mut server: Server, admission: &Admission, ended: &Arc<Log>) {
-    while let Some(mut link) = server.next() {
+    while let Some(mut link) = server.next_link() {
         let (admission, ended) = (admission.clone(), ended.clone());
         std::thread::spawn(move || {
             let connection = link.connection.take().expect("a fresh link has its connection");

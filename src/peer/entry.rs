@@ -75,8 +75,8 @@ pub fn put(text: &str, other: &Introduction) -> std::result::Result<(String, Not
     let key = other.key.to_string();
     if let Some(peers) = document.get_mut("peer") {
         let peers = peers.as_array_of_tables_mut().ok_or("peer is there, but is no [[peer]]")?;
-        let mut peers = peers.iter_mut();
-        if let Some(peer) = peers.find(|peer| peer.get("name").and_then(Item::as_str) == Some(&other.name)) {
+        let place = peers.iter().position(|peer| peer.get("name").and_then(Item::as_str) == Some(&other.name));
+        if let Some(peer) = place.and_then(|place| peers.get_mut(place)) {
             if peer.get("key").and_then(Item::as_str) == Some(&key) {
                 return Ok((text.to_owned(), Noted::Known));
             }

@@ -48,7 +48,8 @@ pub struct Dial<'a> {
     pub silence: Option<Duration>,
 }
 
-/// Connects: each of the host's addresses in turn, until one has its key and lets us in.
+/// Connects: each of the host's addresses in turn, until one has its key and lets us in. Not to be
+/// called from a task of the runtime.
 ///
 /// # Errors
 /// Where none does; the sentence names host, port and what to do.

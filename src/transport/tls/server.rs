@@ -60,6 +60,8 @@ pub struct Server {
 impl Server {
     /// Begins to wait at an address such as `[::]:8946`. Who was not let in, and why, is told to `monitor`.
     ///
+    /// Not to be called from a task of the runtime.
+    ///
     /// # Errors
     /// Where this host cannot listen there, or the key is no use.
     pub fn start(
@@ -95,13 +97,14 @@ impl Server {
         self.address
     }
 
-    /// The next session of a peer. Not to be called from a task of the runtime; in one, see [`Server::next_async`].
-    pub fn next(&mut self) -> Option<Link> {
+    /// The next session of a peer. Not to be called from a task of the runtime; in one, see
+    /// [`Server::next_link_in_task`].
+    pub fn next_link(&mut self) -> Option<Link> {
         self.sessions.blocking_recv()
     }
 
-    /// As [`Server::next`], in a task.
-    pub async fn next_async(&mut self) -> Option<Link> {
+    /// As [`Server::next_link`], in a task.
+    pub async fn next_link_in_task(&mut self) -> Option<Link> {
         self.sessions.recv().await
     }
 }
