@@ -96,8 +96,7 @@ impl Shared {
     fn away(&self, mut near: TcpStream, mut far: TcpStream, trouble: Trouble, stopped: &AtomicBool) {
         let mut buffer = [0; 8192];
         let most = if let Trouble::Slow(bytes) = trouble { bytes.min(buffer.len()) } else { buffer.len() };
-        loop {
-            let Ok(length @ 1..) = near.read(&mut buffer[..most]) else { break };
+        while let Ok(length @ 1..) = near.read(&mut buffer[..most]) {
             let before = self.carried.fetch_add(length as u64, Ordering::SeqCst);
             let after = before + length as u64;
             let mut through = length;
