@@ -22,13 +22,14 @@ use mailtwin::repository::manifest::{Manifest, ManifestError, range};
 use mailtwin::wire::block::Block;
 use mailtwin::wire::frame::{self, Frame};
 use mailtwin::wire::message::{Message, MessageError};
+use mailtwin::wire::pairing::{self, Pairing};
 use std::fmt::Debug;
 
 /// A check, by the name of its target and of its corpus.
 pub type Check = (&'static str, fn(&[u8]));
 
 /// Every check.
-pub const ALL: [Check; 12] = [
+pub const ALL: [Check; 13] = [
     ("block", block),
     ("catalogue", catalogue),
     ("configuration", configuration),
@@ -39,6 +40,7 @@ pub const ALL: [Check; 12] = [
     ("manifest", manifest),
     ("message", message),
     ("name", name),
+    ("pairing", pairing),
     ("segment", segment),
     ("uidlist", uidlist),
 ];
@@ -207,6 +209,29 @@ pub fn envelope(data: &[u8]) {
     let envelope = Envelope::parse(data);
     for text in [envelope.message_id, envelope.from, envelope.to, envelope.subject] {
         assert!(text.len() <= TEXT_MAX && !text.contains(char::is_control));
+    }
+}
+
+/// What a stranger may send who was not let in by any key: a message of pairing (its kind, then its payload) is refused, or
+/// packs and unpacks to itself, and nothing in it can do harm in a file or on a terminal.
+pub fn pairing(data: &[u8]) {
+    if let Some(header) = data.first_chunk::<{ frame::HEADER }>()
+        && let Ok(length) = pairing::payload_length(header)
+    {
+        assert!(length <= pairing::MAX_PAYLOAD);
+    }
+    let Some((&kind, payload)) = data.split_first() else { return };
+    for frame in [Frame::plain(kind, payload.to_vec()), Frame::compressed(kind, payload.to_vec())] {
+        let Ok(message) = Pairing::parse(&frame) else { continue };
+        assert_eq!(Pairing::parse(&message.frame().expect("packs")).expect("its own frame"), message);
+        match message {
+            Pairing::Proof(proof) => {
+                let harms = |letter: char| !letter.is_ascii_graphic() || "\"'/\\".contains(letter);
+                assert!(!proof.name.contains(harms) && !proof.address.unwrap_or_default().contains(harms));
+            }
+            Pairing::Refused(sentence) => assert!(!sentence.contains(char::is_control)),
+            Pairing::Offer(_) | Pairing::Agreed => {}
+        }
     }
 }
 

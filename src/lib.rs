@@ -59,7 +59,7 @@
 //! | 6 | [`config`]: what was typed, and what stands in the configuration, into what it means; [`drill`]: a restore for practice |
 //! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`export`]: the same for other programs; [`mount`]: all points as a file system |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
-//! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received |
+//! | 3 | [`catalogue`]: what a set looks like; [`log`]: what was received; [`peer`]: other hosts, their keys and what each may ask |
 //! | 2 | [`disk`]: the only door to files; [`transport`]: ways to the other end |
 //! | 1 | [`maildir`]: what a mailbox means; [`delta`]: rolling hashes; [`wire`]: the protocol; [`moment`]: times as people type them |
 //! | 0 | [`id`], [`path`], [`monitor`] |
@@ -102,6 +102,7 @@ pub mod monitor;
 pub mod mount;
 pub mod node;
 pub mod path;
+pub mod peer;
 pub mod repository;
 pub mod restore;
 pub mod sync;

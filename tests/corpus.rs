@@ -18,6 +18,7 @@ use mailtwin::repository::manifest::{Header, SegmentRef, Writer};
 use mailtwin::repository::record::{Place, Record, What};
 use mailtwin::wire::frame::Frame;
 use mailtwin::wire::message::Message;
+use mailtwin::wire::pairing::{ELEMENT, Pairing, Proof};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -125,6 +126,10 @@ fn seeds() -> Vec<Seed> {
     for (name, bytes) in delta_seeds() {
         add("delta", name, bytes);
     }
+    for (name, message) in pairing_seeds() {
+        let frame = message.frame().expect("packs");
+        add("pairing", name, [&[frame.kind][..], frame.parts().1].concat());
+    }
     let patterns = "dovecot.index*\n!dovecot.index.log\n/top/**/[a-z]?.tmp\n\\#odd\nname/\0u/.A/dovecot.index.log";
     add("filter", "patterns", patterns.into());
     add("filter", "unclosed", "[a-\0x".into());
@@ -186,6 +191,17 @@ fn catalogue_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("head", packed(b'h', pack(&head).expect("packs"))),
         ("sum", packed(b's', vec![7; mailtwin::catalogue::digest::LENGTH])),
         ("key", packed(b'k', key(&path))),
+    ]
+}
+
+fn pairing_seeds() -> [(&'static str, Pairing); 4] {
+    let address = Some("[2001:db8::1]:8946".to_owned());
+    let proof = Proof { name: "mx1.example.org".to_owned(), address, key: [1; 32], mac: [2; 32] };
+    [
+        ("offer", Pairing::Offer([b'A'; ELEMENT])),
+        ("proof", Pairing::Proof(proof)),
+        ("agreed", Pairing::Agreed),
+        ("refused", Pairing::Refused("the code is wrong".to_owned())),
     ]
 }
 

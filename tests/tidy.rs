@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 10] = [
     &["maildir", "delta"],
     &["wire", "moment"],
     &["disk", "transport"],
-    &["catalogue", "log"],
+    &["catalogue", "log", "peer"],
     &["sync", "repository"],
     &["backup", "restore", "export", "mount"],
     &["config", "drill"],

@@ -13,6 +13,7 @@ pub mod export;
 pub mod find;
 pub mod link;
 pub mod mount;
+pub mod pair;
 pub mod points;
 pub mod restore;
 pub mod serve;
@@ -89,6 +90,8 @@ pub enum Command {
     Init(configuration::Init),
     /// Say what is wrong with the configuration, where, and what to do.
     CheckConfig(configuration::Check),
+    /// Pair two hosts: each learns the other's key by a short code.
+    Pair(pair::Arguments),
     /// Be the far end of a session; started by `mailtwin sync` and `mailtwin restore` through ssh.
     Serve(serve::Arguments),
 }
@@ -112,7 +115,7 @@ impl Command {
             Self::Expire(arguments) => &mut arguments.standby,
             Self::Pin(arguments) | Self::Unpin(arguments) => &mut arguments.standby,
             Self::Note(arguments) => &mut arguments.standby,
-            Self::Sync(_) | Self::Init(_) | Self::CheckConfig(_) | Self::Serve(_) => return None,
+            Self::Sync(_) | Self::Init(_) | Self::CheckConfig(_) | Self::Pair(_) | Self::Serve(_) => return None,
         })
     }
 }
@@ -168,6 +171,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, configured: &Configured) -> u8 {
     match (&cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(arguments, matches, configured),
         (Command::Serve(arguments), _) => serve::run(arguments, &cli.config),
+        (Command::Pair(arguments), _) => pair::run(arguments, cli.config.as_deref()),
         (Command::Init(arguments), _) => configuration::init(arguments, cli.config.as_deref()),
         (Command::CheckConfig(arguments), _) => configuration::check(arguments, cli.config.as_deref()),
         (Command::Backup(arguments), _) => backup::run(arguments),

@@ -39,7 +39,7 @@ pub fn run(_arguments: &Arguments, file: &Option<OsString>) -> u8 {
 }
 
 /// A master may name a set, where this host's configuration has it.
-fn meaning(hello: &mut Hello, file: &Option<OsString>) -> Result<(), SyncError> {
+fn meaning(mut hello: Hello, file: &Option<OsString>) -> Result<Hello, SyncError> {
     let configured = Configured::new(file.as_deref());
     let configuration = || configured.needed().map_err(|failure| failure.0);
     let meant = config::meant(&hello.destination, configuration).map_err(SyncError::Failed)?;
@@ -48,5 +48,5 @@ fn meaning(hello: &mut Hello, file: &Option<OsString>) -> Result<(), SyncError> 
         let bytes = |state: std::path::PathBuf| serde_bytes::ByteBuf::from(state.into_os_string().into_vec());
         hello.state = hello.state.take().or(state.map(bytes));
     }
-    Ok(())
+    Ok(hello)
 }

@@ -38,7 +38,7 @@ use std::time::Duration;
 pub const DEFAULT_FILE: &str = "/etc/mailtwin/mailtwin.toml";
 
 /// Where a host listens for others, and where others are listened to, where nothing else is said.
-pub const DEFAULT_PORT: u16 = 7411;
+pub const DEFAULT_PORT: u16 = 8946;
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@
 //!
 //! Where the greeting says that this is a restore, `restore` is the third thread: it keeps no log.
 
+pub mod admission;
 mod commit;
 mod found;
 pub mod frozen;
@@ -29,6 +30,7 @@ use crate::path::TreePath;
 use crate::transport::{Connection, Sender};
 use crate::wire::block::Block;
 use crate::wire::message::{Hello, Message, Refusal, Welcome};
+use admission::Admission;
 pub(in crate::sync) use open::lock;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,25 +52,37 @@ pub fn program() -> String {
 
 /// Serves one session, to its end. An error that the master should know of has been sent to it.
 ///
+/// Whatever directory the greeting names becomes the mirror: for ends whose limit is a user's account.
+///
 /// # Errors
 /// Why the session ended early.
 pub fn serve(connection: Connection) -> Result<()> {
-    serve_where(connection, |_| Ok(()))
+    serve_where(connection, Ok)
 }
 
-/// As [`serve`], where whoever serves first says which directory is meant by what the master wrote.
+/// As [`serve`], for a host that was paired: it may do what its role for a set allows, and names no paths.
 ///
 /// # Errors
-/// As [`serve`], and what `meaning` gives.
-pub fn serve_where(mut connection: Connection, meaning: impl FnOnce(&mut Hello) -> Result<()>) -> Result<()> {
+/// As [`serve`].
+pub fn serve_peer(connection: Connection, admission: &Admission) -> Result<()> {
+    serve_where(connection, |hello| admission.admit(hello))
+}
+
+/// As [`serve`], where whoever serves first says what is meant by what the master wrote.
+///
+/// # Errors
+/// As [`serve`], and what `admit` gives.
+pub fn serve_where(mut connection: Connection, admit: impl FnOnce(Hello) -> Result<Hello>) -> Result<()> {
     let sender = connection.sender.clone();
-    let served = match connection.receiver.recv() {
-        Ok(Message::Hello(hello)) if hello.restore.is_some() => return restore::serve(hello, &mut connection),
-        Ok(Message::Hello(mut hello)) => {
-            meaning(&mut hello).and_then(|()| Slave::open(hello)).and_then(|slave| slave.session(&mut connection))
-        }
+    let greeted = match connection.receiver.recv() {
+        Ok(Message::Hello(hello)) => admit(hello),
         Ok(_) => Err(SyncError::Protocol("it did not greet")),
         Err(error) => Err(error.into()),
+    };
+    let served = match greeted {
+        Ok(hello) if hello.restore.is_some() => return restore::serve(hello, &mut connection),
+        Ok(hello) => Slave::open(hello).and_then(|slave| slave.session(&mut connection)),
+        Err(error) => Err(error),
     };
     if let Err(error) = &served {
         refuse(&sender, error, on_the_slave);

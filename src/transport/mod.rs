@@ -1,10 +1,15 @@
-//! The ways between two ends: a pipe inside the process, or a child's standard input and output (ssh).
+//! The ways between two ends: a pipe inside the process, a child's standard input and output (ssh), or TLS between hosts
+//! that know each other's key.
 //!
-//! Layer 2. Either way a session sees a [`Sender`] and a [`Receiver`] of messages; bytes are counted as they
+//! Layer 2. Each way a session sees a [`Sender`] and a [`Receiver`] of messages; bytes are counted as they
 //! would be on a wire, so that what a test measures in one process is true between two hosts.
 
+pub mod backoff;
+pub mod key;
 pub mod pipe;
 pub mod ssh;
+mod stream;
+pub mod tls;
 
 use crate::wire::frame::{Frame, FrameError};
 use crate::wire::message::{Message, MessageError};
@@ -53,6 +58,50 @@ pub enum TransportError {
         /// Why not.
         reason: String,
     },
+    /// The host cannot be reached, or does not speak this protocol.
+    #[error("cannot reach {peer} ({place}): {reason}")]
+    Unreachable {
+        /// Who.
+        peer: String,
+        /// Host and port.
+        place: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Somebody answers there whose key is not the one that was pinned.
+    #[error(
+        "{peer} ({place}) is not the host that was paired: its key is {key}, expected {expected}: if it was reinstalled, \
+         pair again with mailtwin pair; if not, somebody else answers in its place"
+    )]
+    OtherKey {
+        /// Who was to be reached.
+        peer: String,
+        /// Host and port.
+        place: String,
+        /// The key that was shown.
+        key: String,
+        /// The key that was pinned.
+        expected: String,
+    },
+    /// The other end knows who we are, or does not, and lets us not in.
+    #[error("{peer} does not let this host in: {reason}")]
+    Unwelcome {
+        /// Who.
+        peer: String,
+        /// Its own words, or what its alert means.
+        reason: String,
+    },
+    /// This host cannot wait for others there.
+    #[error("cannot wait for other hosts at {address}: {reason}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
+    /// This host's own key is no use for TLS.
+    #[error("this host's key cannot be used for TLS: {0}")]
+    Unusable(String),
 }
 
 /// Why a message was not sent or received.

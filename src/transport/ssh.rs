@@ -1,17 +1,11 @@
 //! The far end as a child process, mostly ssh, and the near end of that pipe in `mailtwin serve --stdio`.
 
-use super::{Connection, Ending, Incoming, QUEUE, Receiver, Sender, TransportError, nonsense};
-use crate::wire::frame::{self, Frame, FrameError, HEADER};
-use crate::wire::message::Message;
+use super::stream::{self, First, HEARTBEAT, Manner};
+use super::{Connection, TransportError};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
-
-/// An end that has nothing to say shows that it lives this often.
-const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// A connection and what keeps it running.
 pub struct Link {
@@ -49,7 +43,7 @@ pub fn start(peer: &str, command: &[String], timeout: Option<Duration>) -> Resul
         return Err(failed(std::io::Error::other("it has no standard input and output")));
     };
     drop(_inside);
-    let mut link = connect(peer, runtime, output, input, timeout, false);
+    let mut link = connect(peer, runtime, output, input, timeout, First::Usual);
     link.child = Some(child);
     Ok(link)
 }
@@ -65,7 +59,7 @@ pub fn stdio(peer: &str, timeout: Option<Duration>) -> Result<Link, TransportErr
         reason: error.to_string(),
     };
     let runtime = runtime().map_err(failed)?;
-    Ok(connect(peer, runtime, tokio::io::stdin(), tokio::io::stdout(), timeout, true))
+    Ok(connect(peer, runtime, tokio::io::stdin(), tokio::io::stdout(), timeout, First::Free))
 }
 
 fn connect(
@@ -73,110 +67,13 @@ fn connect(
     runtime: tokio::runtime::Runtime,
     input: impl AsyncRead + Unpin + Send + 'static,
     output: impl AsyncWrite + Unpin + Send + 'static,
-    timeout: Option<Duration>,
-    first_is_free: bool,
+    silence: Option<Duration>,
+    first: First,
 ) -> Link {
-    let (frames, outgoing) = mpsc::channel(QUEUE);
-    let (arrived, incoming) = mpsc::channel(QUEUE);
-    let ending = Arc::new(Ending::default());
-    let (given_up, gives_up) = tokio::sync::oneshot::channel();
-    runtime.spawn(read(peer.to_owned(), input, arrived, timeout, first_is_free, given_up));
-    let known = ending.clone();
-    let writer = runtime.spawn(async move {
-        tokio::select! {
-            () = write(output, outgoing, known.clone()) => {}
-            // Nobody reads any more what is written: whoever waits to send must hear of it.
-            Ok(reason) = gives_up => known.set(reason),
-        }
-    });
-    let sender = Sender { peer: peer.to_owned(), frames, sent: Arc::default(), throttle: None, ending: ending.clone() };
-    let receiver = Receiver { peer: peer.to_owned(), frames: Incoming::Wire(incoming), received: 0, ending };
-    Link {
-        connection: Some(Connection { sender, receiver }),
-        runtime: Some(runtime),
-        writer: Some(writer),
-        child: None,
-    }
-}
-
-async fn read(
-    peer: String,
-    mut input: impl AsyncRead + Unpin,
-    arrived: mpsc::Sender<Result<Frame, TransportError>>,
-    timeout: Option<Duration>,
-    first_is_free: bool,
-    given_up: tokio::sync::oneshot::Sender<String>,
-) {
-    let mut limit = if first_is_free { None } else { timeout };
-    loop {
-        let frame = match limit {
-            None => read_frame(&peer, &mut input).await,
-            Some(limit) => match tokio::time::timeout(limit, read_frame(&peer, &mut input)).await {
-                Ok(frame) => frame,
-                Err(_) => Err(TransportError::Timeout { peer: peer.clone(), seconds: limit.as_secs() }),
-            },
-        };
-        limit = timeout;
-        if let Err(error @ TransportError::Timeout { .. }) = &frame {
-            let _ = given_up.send(error.to_string());
-            let _ = arrived.send(frame).await;
-            return;
-        }
-        let is_end = frame.is_err();
-        if arrived.send(frame).await.is_err() || is_end {
-            return;
-        }
-    }
-}
-
-async fn read_frame(peer: &str, input: &mut (impl AsyncRead + Unpin)) -> Result<Frame, TransportError> {
-    let closed = |error: std::io::Error| TransportError::Closed { peer: peer.to_owned(), reason: error.to_string() };
-    let mut header = [0; HEADER];
-    let mut filled = 0;
-    while filled < HEADER {
-        match input.read(&mut header[filled..]).await.map_err(closed)? {
-            0 if filled == 0 => {
-                let reason = "the program at the other end ended".to_owned();
-                return Err(TransportError::Closed { peer: peer.to_owned(), reason });
-            }
-            0 => return Err(nonsense(peer, &FrameError::Closed)),
-            length => filled += length,
-        }
-    }
-    let length = frame::payload_length(&header).map_err(|error| nonsense(peer, &error))?;
-    let mut payload = vec![0; length];
-    input.read_exact(&mut payload).await.map_err(closed)?;
-    Frame::checked(header, payload).map_err(|error| nonsense(peer, &error))
-}
-
-async fn write(mut output: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Frame>, ending: Arc<Ending>) {
-    loop {
-        let frame = match tokio::time::timeout(HEARTBEAT, frames.recv()).await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
-            Err(_) => match Message::Ping.frame() {
-                Ok(frame) => frame,
-                Err(_) => continue,
-            },
-        };
-        if let Err(error) = write_frame(&mut output, &frame).await {
-            ending.set(error.to_string());
-            return;
-        }
-        if frames.is_empty()
-            && let Err(error) = output.flush().await
-        {
-            ending.set(error.to_string());
-            return;
-        }
-    }
-    let _ = output.shutdown().await;
-}
-
-async fn write_frame(output: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> std::io::Result<()> {
-    let (header, payload) = frame.parts();
-    output.write_all(&header).await?;
-    output.write_all(payload).await
+    let ended = "the program at the other end ended";
+    let manner = Manner { silence, first, ended, explain: |error| error.to_string(), drains: false };
+    let (connection, tasks) = stream::connect(runtime.handle(), peer, input, output, manner);
+    Link { connection: Some(connection), runtime: Some(runtime), writer: Some(tasks.writer), child: None }
 }
 
 impl Link {

@@ -48,6 +48,9 @@ const MAX_WHAT: usize = 65_536;
 /// Kind byte of a block; its payload is [`super::block::Block`]'s.
 pub const BLOCK: u8 = 3;
 
+/// Kind byte of a sign of life.
+pub const PING: u8 = 14;
+
 /// Most directories in one list of digests or fetches.
 pub const MAX_LIST: usize = 8192;
 
@@ -221,7 +224,7 @@ impl Message {
             Self::Fetch(paths) => Frame::compressed(11, encode(11, paths)?),
             Self::Row(row) => Frame::compressed(12, encode(12, row)?),
             Self::Refuse(refusal) => Frame::plain(13, encode(13, refusal)?),
-            Self::Ping => Frame::plain(14, Vec::new()),
+            Self::Ping => Frame::plain(PING, Vec::new()),
             Self::Release => Frame::plain(15, Vec::new()),
         })
     }
@@ -250,7 +253,7 @@ impl Message {
             11 => Self::Fetch(limited(kind, decode(kind, &payload)?)?),
             12 => Self::Row(decode(kind, &payload)?),
             13 => Self::Refuse(decode(kind, &payload)?),
-            14 => Self::Ping,
+            PING => Self::Ping,
             15 => Self::Release,
             kind => return Err(MessageError::Kind(kind)),
         })

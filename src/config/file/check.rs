@@ -70,7 +70,7 @@ fn peers(configuration: &Configuration, set: &Set, notes: &Notes) {
             error(format!("a master calls its slaves, and {name} has no address"), hint);
         }
         if set.role == Role::Slave && configuration.host.listen.is_none() {
-            let hint = "write listen = \"[::]:7411\" below [host]".to_owned();
+            let hint = "write listen = \"[::]:8946\" below [host]".to_owned();
             error(format!("{name} calls here by TLS, and this host does not listen"), hint);
         }
     }

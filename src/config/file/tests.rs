@@ -121,7 +121,7 @@ fn what_is_said_is_what_is_meant() {
     let peer = &found.peers["mx2"];
     let key: Vec<u8> = (0..32).collect();
     let transport =
-        Transport::Tls { address: Some("mx2.example.org:7411".into()), key: key.try_into().expect("32 bytes") };
+        Transport::Tls { address: Some("mx2.example.org:8946".into()), key: key.try_into().expect("32 bytes") };
     assert_eq!((&peer.transport, peer.timeout, peer.level), (&transport, None, Some(9)));
     let set = &found.sets["mail"];
     assert_eq!(
@@ -160,7 +160,7 @@ fn nothing_said_is_a_weekly_full_and_a_daily_differential() {
 
 #[test]
 fn everything_is_found_and_not_only_the_first() {
-    let text = "[host]\nnmae = \"x\"\nlisten = 7411\n[set.a]\nrole = \"king\"\npath = \"srv\"\npeers = \"mx2\"\n[schedule]\nfull = \"0 3 * *\"\n[lmits]\n";
+    let text = "[host]\nnmae = \"x\"\nlisten = 8946\n[set.a]\nrole = \"king\"\npath = \"srv\"\npeers = \"mx2\"\n[schedule]\nfull = \"0 3 * *\"\n[lmits]\n";
     let shown = shown(text);
     let wanted = [
         "2: host.nmae: there is no such key: did you mean name?",

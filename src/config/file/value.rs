@@ -110,7 +110,7 @@ pub fn rate(text: &str) -> Result<Option<u64>> {
 
 /// Where to listen; `None` for `none`.
 pub fn listen(text: &str) -> Result<Option<SocketAddr>> {
-    let hint = "write an address of this host and a port, as \"0.0.0.0:7411\", \"[::]:7411\" or \"10.0.0.2:7411\", or \"none\"";
+    let hint = "write an address of this host and a port, as \"0.0.0.0:8946\", \"[::]:8946\" or \"10.0.0.2:8946\", or \"none\"";
     if text == "none" {
         return Ok(None);
     }
@@ -127,7 +127,7 @@ pub fn address(text: &str) -> Result<String> {
     let wrong = || {
         Wrong::new(
             format!("\"{text}\" is no host and port"),
-            "write \"mx2.example.org:7411\" or \"[2001:db8::2]:7411\"",
+            "write \"mx2.example.org:8946\" or \"[2001:db8::2]:8946\"",
         )
     };
     let is_host = |host: &str| {
