@@ -5,8 +5,9 @@ use crate::disk::{DiskError, Root};
 use crate::id::Digest;
 use crate::log::segment::read_block;
 use crate::path::TreePath;
-use crate::wire::block::{Block, Piece};
+use crate::wire::block::{Block, BlockError, Piece};
 use crate::wire::frame;
+use crate::wire::share::{Areas, SOURCES};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -87,6 +88,8 @@ pub struct Contents {
     /// Segments that somebody holds, see [`Contents::hold`].
     held: Mutex<Vec<(u32, Weak<File>)>>,
     cache: Mutex<Cache>,
+    /// What other blocks refer to.
+    referred: Mutex<VecDeque<((u32, u64), Arc<Areas>)>>,
     /// It is one of several, and reads what lies together.
     is_another: bool,
 }
@@ -267,7 +270,13 @@ impl Contents {
         let file = self.file(segment)?;
         let read = read_block(&file, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
         let (payload, next) = read?;
-        let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
+        let damaged = |error: BlockError| self.damaged(segment, at, &error.to_string());
+        let mut sources = Vec::new();
+        for back in Block::sources(&payload).map_err(damaged)? {
+            let source = at.checked_sub(back).ok_or_else(|| damaged(BlockError::Table))?;
+            sources.push(self.areas(segment, source)?);
+        }
+        let block = Block::decode_with(&payload, &sources).map_err(damaged)?;
         let decoded = (Arc::new(block), next);
         let mut cache = self.cache();
         if cache.iter().all(|(place, _)| *place != (segment, at)) {
@@ -277,6 +286,23 @@ impl Contents {
             cache.push_back(((segment, at), decoded.clone()));
         }
         Ok(decoded)
+    }
+
+    /// What stands in a block that another one refers to.
+    fn areas(&self, segment: u32, at: u64) -> Result<Arc<Areas>, ContentError> {
+        let referred = || self.referred.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some((_, areas)) = referred().iter().find(|(place, _)| *place == (segment, at)) {
+            return Ok(areas.clone());
+        }
+        let payload = self.stored(segment, at)?;
+        let areas = Block::areas(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
+        let areas = Arc::new(areas);
+        let mut referred = referred();
+        if referred.len() == if self.is_another { SOURCES / 2 } else { SOURCES } {
+            referred.pop_front();
+        }
+        referred.push_back(((segment, at), areas.clone()));
+        Ok(areas)
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

@@ -7,3 +7,4 @@ pub mod attachment;
 pub mod block;
 pub mod frame;
 pub mod message;
+pub mod share;
