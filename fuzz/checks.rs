@@ -91,7 +91,7 @@ pub fn message(data: &[u8]) {
 /// for a segment. Where it refers to others, it is its own source: what comes out of that is bounded, and no more.
 pub fn block(data: &[u8]) {
     if let (Ok(sources), Ok(areas)) = (Block::sources(data), Block::areas(data)) {
-        let sources = vec![Arc::new(areas); sources.len()];
+        let sources = vec![Some(Arc::new(areas)); sources.len()];
         let length = Block::decode_with(data, &sources).map(|block| block.data.len());
         assert!(length.unwrap_or_default() <= block::MAX_RAW);
     }

@@ -105,7 +105,7 @@ fn what_is_left_of_a_segment_is_whole_when_it_is_written_again() {
     let pair = Pair::new();
     make_circular(&pair.source);
     // So much beside it goes that the rest is worth moving.
-    for number in 0..6 {
+    for number in 0..10 {
         Folder(pair.source.join(".Archive")).file(70_000 + number, "S", &noise(200 + number, 4_000_000));
     }
     settle_times(&pair.source);

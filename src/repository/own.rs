@@ -21,7 +21,7 @@ type Result<T> = std::result::Result<T, RepositoryError>;
 const PIECE: usize = 1 << 20;
 
 /// Blocks that are being compressed, or wait for those before them.
-const PRESSED: usize = 4;
+const PRESSED: usize = 3;
 
 /// Numbers of segments that are a point's own have this bit; those of the log count from 1.
 const OWN: u64 = 1 << 63;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// zstd level: these blocks are written once and kept long.
-const LEVEL: i32 = 9;
+const LEVEL: i32 = 8;
 
 /// Threads that compress.
 const THREADS: usize = 2;

@@ -4,10 +4,9 @@
 //! other, so that similar mail compresses together; a large content is cut into pieces over many blocks.
 
 use super::attachment;
-use super::share::{self, Areas, Known, Laid};
+use super::share::{self, Areas, Known, Laid, Source};
 use crate::id::Digest;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// How many raw bytes a block gathers before it is closed: enough for 1 MiB of text beside its attachments. On
 /// list mail 1 MiB gives 3.8:1, 256 KiB 3.3:1 and messages alone 2.3:1.
@@ -129,11 +128,12 @@ impl Block {
         Self::decode_with(payload, &[])
     }
 
-    /// As [`Block::decode`], with what stands in its [`Block::sources`], in their order.
+    /// As [`Block::decode`], with what stands in its [`Block::sources`], in their order. Where one cannot be had, contents
+    /// that have something from there come out with a wrong digest.
     ///
     /// # Errors
     /// As [`Block::decode`].
-    pub fn decode_with(payload: &[u8], sources: &[Arc<Areas>]) -> Result<Self, BlockError> {
+    pub fn decode_with(payload: &[u8], sources: &[Source]) -> Result<Self, BlockError> {
         let (header, packed) = table(payload)?;
         if header.codec == SHARED && Self::sources(payload)?.len() != sources.len() {
             return Err(BlockError::Sources);
@@ -316,6 +316,7 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use std::collections::HashMap;
+    use std::sync::Arc;
 
     fn block() -> Block {
         let contents: [&[u8]; 3] = [b"Subject: one\n\nhello hello hello hello", b"", b"three"];
@@ -388,11 +389,11 @@ mod tests {
         let second = prepared(&other, &[7], &mut |bytes, _| parts.get(bytes).map(|spot| (1, *spot)));
         assert!(second.len() < 1000, "{} bytes", second.len());
         assert_eq!(Block::sources(&second), Ok(vec![7]));
-        let areas = Arc::new(Block::areas(&first).expect("was laid out"));
+        let areas = Some(Arc::new(Block::areas(&first).expect("was laid out")));
         assert_eq!(Block::decode_with(&second, std::slice::from_ref(&areas)).expect("decodes"), other);
         assert_eq!(Block::decode(&second), Err(BlockError::Sources));
         assert_eq!(Block::renumbered(&second, &[1]), Err(BlockError::Sources));
-        let another = Arc::new(Block::areas(&second).expect("was laid out"));
+        let another = Some(Arc::new(Block::areas(&second).expect("was laid out")));
         assert_eq!(Block::decode_with(&second, &[another]), Err(BlockError::Data));
     }
 

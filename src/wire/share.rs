@@ -160,8 +160,12 @@ fn read(mut text: Vec<u8>, dense: &[u8]) -> Option<(Areas, Vec<Extent>, usize)> 
     Some((Areas { bytes: text, text: begin, dense: end }, extents, head))
 }
 
-/// What [`lay`] was given, put together again: at most `most` bytes. `None` where something does not fit.
-pub fn gather(text: Vec<u8>, dense: &[u8], sources: &[Arc<Areas>], most: usize) -> Option<Vec<u8>> {
+/// What stands in a source; `None` where it cannot be had.
+pub type Source = Option<Arc<Areas>>;
+
+/// What [`lay`] was given, put together again: at most `most` bytes. `None` where something does not fit. Zeros are in the
+/// place of what stands in a source that cannot be had: contents that have none of it are right, by their digests.
+pub fn gather(text: Vec<u8>, dense: &[u8], sources: &[Source], most: usize) -> Option<Vec<u8>> {
     let (own, extents, head) = read(text, dense)?;
     let (mut text, mut dense) = own.bytes[own.text..].split_at_checked(own.dense - own.text)?;
     let mut folded = text.split_off(..head)?.to_vec();
@@ -170,13 +174,15 @@ pub fn gather(text: Vec<u8>, dense: &[u8], sources: &[Arc<Areas>], most: usize) 
             (TEXT, _) => text.split_off(..extent.length)?,
             (DENSE, _) => dense.split_off(..extent.length)?,
             (_, Some((0, spot))) => own.get(spot, extent.length)?,
-            (_, Some((source, spot))) => sources.get(source - 1)?.get(spot, extent.length)?,
+            (_, Some((source, spot))) => match sources.get(source - 1)? {
+                Some(source) => source.get(spot, extent.length)?,
+                None => &[],
+            },
             (_, None) => return None,
         };
-        if folded.len() + bytes.len() > most {
-            return None;
-        }
+        let end = folded.len().checked_add(extent.length).filter(|end| *end <= most)?;
         folded.extend_from_slice(bytes);
+        folded.resize(end, 0);
     }
     (text.is_empty() && dense.is_empty()).then_some(folded)
 }
@@ -259,7 +265,7 @@ mod tests {
     #[derive(Default)]
     struct Blocks {
         known: HashMap<Vec<u8>, (usize, Spot)>,
-        areas: Vec<Arc<Areas>>,
+        areas: Vec<Source>,
     }
 
     impl Blocks {
@@ -272,7 +278,7 @@ mod tests {
                     None
                 }
             });
-            self.areas.push(Arc::new(areas(laid.text.clone(), &laid.dense).expect("our own")));
+            self.areas.push(areas(laid.text.clone(), &laid.dense).map(Arc::new));
             laid
         }
     }
@@ -298,7 +304,7 @@ mod tests {
 
     #[test]
     fn references_that_lead_nowhere_are_refused() {
-        let source = Arc::new(areas([&table(&[], 0)[..], b"0123456789"].concat(), b"dense").expect("extents"));
+        let source = areas([&table(&[], 0)[..], b"0123456789"].concat(), b"dense").map(Arc::new);
         let gathered = |tag, length, from| {
             let text = table(&[Extent { tag, length, from }], 0);
             gather(text, &[], std::slice::from_ref(&source), 100)
@@ -321,8 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lost_source_has_is_zeros_and_the_rest_is_right() {
+        let (mut blocks, attachment) = (Blocks::default(), noise(1, 100_000));
+        blocks.lay(folded(&[attachment.clone()]));
+        let both = folded(&[noise(2, 5_000), attachment]);
+        let (expected, begin) = (whole(&both), both.text.len());
+        let laid = blocks.lay(both);
+        let gathered = gather(laid.text, &laid.dense, &[None], expected.len()).expect("has its length");
+        assert_eq!(gathered[..begin + 5_000], expected[..begin + 5_000]);
+        assert!(gathered[begin + 5_000..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
     fn no_more_comes_out_than_is_allowed() {
-        let source = Arc::new(areas([&table(&[], 0)[..], &[7; 1000]].concat(), &[]).expect("extents"));
+        let source = areas([&table(&[], 0)[..], &[7; 1000]].concat(), &[]).map(Arc::new);
         let bomb: Vec<Extent> = (0..1000).map(|from| Extent { tag: 4, length: 1000 - from, from }).collect();
         assert_eq!(gather(table(&bomb, 0), &[], std::slice::from_ref(&source), 300_000), None);
     }
