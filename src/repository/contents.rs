@@ -68,6 +68,9 @@ type Decoded = (Arc<Block>, u64);
 /// Blocks by their segments and places in them, the oldest first.
 type Cache = VecDeque<((u32, u64), Decoded)>;
 
+/// What stands in blocks that others refer to, the oldest first.
+type Referred = VecDeque<((u32, u64), Arc<Areas>)>;
+
 /// A piece of a content, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceRef {
@@ -89,7 +92,7 @@ pub struct Contents {
     held: Mutex<Vec<(u32, Weak<File>)>>,
     cache: Mutex<Cache>,
     /// What other blocks refer to.
-    referred: Mutex<VecDeque<((u32, u64), Arc<Areas>)>>,
+    referred: Mutex<Referred>,
     /// It is one of several, and reads what lies together.
     is_another: bool,
 }

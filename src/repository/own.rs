@@ -247,6 +247,9 @@ mod tests {
     use crate::repository::label::PointLabel;
     use crate::repository::layout::Repository;
     use crate::repository::record::Place;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
 
     /// Bytes that do not compress, so that many blocks are needed.
     fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -279,5 +282,44 @@ mod tests {
         }
         let beyond = read.bytes(Place { segment: 0, offset: segment.length, piece: 0 });
         assert!(matches!(beyond, Err(ContentError::Damaged { .. })));
+    }
+
+    /// A mail with parts of attachments that others have, too: which, where it begins, how long, in lines of which length.
+    fn mail(attached: &[(u64, usize, usize, usize)], text: usize) -> Vec<u8> {
+        let mut mail = vec![b'x'; text];
+        mail.push(b'\n');
+        for (seed, from, length, line) in attached {
+            let encoded = STANDARD.encode(&noise(*seed, 160_000)[*from..from + length]);
+            encoded.as_bytes().chunks(*line).for_each(|line| mail.extend_from_slice(&[line, b"\n"].concat()));
+            mail.extend_from_slice(b"--boundary\n");
+        }
+        mail
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn mails_that_share_attachments_or_parts_of_them_come_back(
+            mails in prop::collection::vec(
+                (prop::collection::vec((0_u64..3, 0_usize..80_000, 0_usize..80_000, prop::sample::select(vec![60, 64, 76])), 0..4),
+                 prop::sample::select(vec![0, 5_000, 900_000, 2_500_000])), 1..8),
+        ) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let root = Root::open(directory.path()).expect("opens");
+            let mut own = OwnSegment::create_in(&root, &TreePath::root()).expect("creates");
+            let mails: Vec<Vec<u8>> = mails.iter().map(|(attached, text)| mail(attached, *text)).collect();
+            let put = |mail: &Vec<u8>| own.put(mail, Digest::of(mail)).expect("is put");
+            let tickets: Vec<Ticket> = mails.iter().map(put).collect();
+            let (segment, places) = own.finish().expect("finishes");
+            let mut read = Contents::default();
+            read.add(&root, &TreePath::root().child(&History::name(segment.number)));
+            for (mail, ticket) in mails.iter().zip(tickets) {
+                let (offset, piece) = places[ticket];
+                let (bytes, digest) = read.bytes(Place { segment: 0, offset, piece }).expect("reads");
+                prop_assert!(bytes == *mail);
+                prop_assert_eq!(digest, Digest::of(mail));
+            }
+        }
     }
 }

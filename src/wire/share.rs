@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn an_attachment_that_stood_before_takes_a_few_bytes() {
         let (mut blocks, attachment) = (Blocks::default(), noise(1, 200_000));
-        blocks.lay(folded(&[attachment.clone()]));
+        blocks.lay(folded(std::slice::from_ref(&attachment)));
         let again = folded(&[noise(2, 5_000), attachment.clone(), attachment[50_000..].to_vec()]);
         let expected = whole(&again);
         let laid = blocks.lay(again);
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn what_a_lost_source_has_is_zeros_and_the_rest_is_right() {
         let (mut blocks, attachment) = (Blocks::default(), noise(1, 100_000));
-        blocks.lay(folded(&[attachment.clone()]));
+        blocks.lay(folded(std::slice::from_ref(&attachment)));
         let both = folded(&[noise(2, 5_000), attachment]);
         let (expected, begin) = (whole(&both), both.text.len());
         let laid = blocks.lay(both);
