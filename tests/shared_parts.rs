@@ -79,6 +79,19 @@ fn an_attachment_in_many_messages_takes_its_room_once() {
 }
 
 #[test]
+fn it_goes_to_another_host_packed_anew() {
+    let (pair, label, tree) = circular();
+    let way = pair.path("far.sh");
+    script(&way, "shift\nexec \"$@\"");
+    let place = fresh_place(pair.home());
+    let to = format!("far.example.org:{}", place.display());
+    let words = ["--point", &label, "--rsh", &rsh(&way), "--remote-path", BINARY, "--to", &to];
+    let run = run("restore", &pair.mirror, &words).ended_with(0);
+    let differing = differences(&tree, &restored_tree(&place, true));
+    assert!(differing.is_empty(), "{}\n{}", run.story(), differing.join("\n"));
+}
+
+#[test]
 fn each_point_needs_no_other_whatever_is_expired() {
     let (pair, first, _) = circular();
     let sent = Folder(pair.source.join(".Sent"));
