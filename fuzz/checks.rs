@@ -19,11 +19,13 @@ use mailtwin::maildir::{control, name};
 use mailtwin::path::{Name, PathError, RESERVED, TreePath, escape};
 use mailtwin::repository::envelope::{Envelope, TEXT_MAX};
 use mailtwin::repository::manifest::{Manifest, ManifestError, range};
-use mailtwin::wire::block::Block;
+use mailtwin::wire::block::{self, Block};
 use mailtwin::wire::frame::{self, Frame};
 use mailtwin::wire::message::{Message, MessageError};
 use mailtwin::wire::pairing::{self, Pairing};
+use mailtwin::wire::share;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// A check, by the name of its target and of its corpus.
 pub type Check = (&'static str, fn(&[u8]));
@@ -103,8 +105,14 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// The payload of a block is refused, or its pieces cover its data and it packs and unpacks to itself.
+/// The payload of a block is refused, or its pieces cover its data and it packs and unpacks to itself, for the wire and
+/// for a segment. Where it refers to others, it is its own source: what comes out of that is bounded, and no more.
 pub fn block(data: &[u8]) {
+    if let (Ok(sources), Ok(areas)) = (Block::sources(data), Block::areas(data)) {
+        let sources = vec![Some(Arc::new(areas)); sources.len()];
+        let length = Block::decode_with(data, &sources).map(|block| block.data.len());
+        assert!(length.unwrap_or_default() <= block::MAX_RAW);
+    }
     let Ok(block) = Block::decode(data) else { return };
     let covered: usize = block.contents().map(|(_, bytes)| bytes.len()).sum();
     assert_eq!(covered, block.data.len());
@@ -112,6 +120,14 @@ pub fn block(data: &[u8]) {
         let packed = block.encode(level).expect("what was unpacked packs");
         assert_eq!(Block::decode(&packed).expect("what was packed unpacks"), block);
     }
+    let laid_out = laid_out(&block, &[], &mut |_, _| None);
+    assert_eq!(Block::decode(&laid_out).expect("what was laid out unpacks"), block);
+}
+
+/// A block as a segment has it.
+pub fn laid_out(block: &Block, sources: &[u64], known: &mut share::Known<'_>) -> Vec<u8> {
+    let packed = block.prepare(known).compress(1).expect("compresses");
+    packed.payload(sources).expect("has a table")
 }
 
 /// A log is read to its last whole batch, or refused; it is made of kinds, lengths and payloads, and its end may be cut.

@@ -176,16 +176,19 @@ fn first(request: &Request, repository: &Repository) -> Result<Report> {
 }
 
 /// Length from which a segment is closed, in bytes.
-const SEGMENT: u64 = 256 << 20;
+///
+/// What is the same in two messages stands once in a segment, so that it is long; and what of it may have to be written
+/// again is as much.
+const SEGMENT: u64 = 1 << 30;
 
 /// Jobs that are being read, or wait for those before them.
-const JOBS: usize = 8;
+const JOBS: usize = 4;
 
 /// Records that share a job at most.
 const RECORDS: usize = 2048;
 
-/// zstd level of what is read from the mirror.
-const LEVEL: i32 = 4;
+/// What is read comes as it is: the segment packs it.
+const RAW: i32 = 0;
 
 /// A record on its way into the manifest.
 enum Waiting {
@@ -194,6 +197,18 @@ enum Waiting {
     Content(TreePath, Meta, File, u64),
     /// It has the content of a file before it, of which it is a hard link.
     Linked(TreePath, Meta, u64),
+}
+
+/// Where contents begin, by their numbers: in which block of the segment, with which piece; and the envelope.
+type Beginnings = HashMap<u64, (u32, u32, Envelope)>;
+
+/// Records whose contents were read, and are not all written.
+struct Packing {
+    waiting: Vec<Waiting>,
+    read: HashMap<u64, File>,
+    places: Beginnings,
+    /// The last block of theirs.
+    last: Option<u32>,
 }
 
 /// The first full, while it is made.
@@ -205,6 +220,7 @@ struct FirstFull<'a> {
     requests: Vec<Read>,
     bytes: u64,
     jobs: VecDeque<(Vec<Waiting>, Answer)>,
+    packing: VecDeque<Packing>,
     next_number: u64,
     /// What the first file of each group of hard links is.
     groups: HashMap<u64, Option<What>>,
@@ -220,11 +236,12 @@ impl<'a> FirstFull<'a> {
         Ok(Self {
             frozen,
             making,
-            readers: frozen.readers(LEVEL),
+            readers: frozen.readers(RAW),
             gathered: Vec::new(),
             requests: Vec::new(),
             bytes: 0,
             jobs: VecDeque::new(),
+            packing: VecDeque::new(),
             next_number: 0,
             groups: HashMap::new(),
             own: OwnSegment::create(making)?,
@@ -291,15 +308,16 @@ impl<'a> FirstFull<'a> {
         while !self.jobs.is_empty() {
             self.finish_oldest()?;
         }
-        Ok(())
+        self.own.flush()?;
+        self.record_written()
     }
 
     fn finish_oldest(&mut self) -> Result<()> {
         let Some((waiting, answer)) = self.jobs.pop_front() else { return Ok(()) };
-        let mut places: HashMap<u64, (Place, Envelope)> = HashMap::new();
+        let (mut places, mut last) = (Beginnings::new(), None);
         let outcomes = loop {
             match answer.recv() {
-                Ok(Output::Block(payload)) => self.block(payload, &mut places)?,
+                Ok(Output::Block(payload)) => last = Some(self.block(&payload, &mut places)?),
                 Ok(Output::Outcomes(outcomes)) => break outcomes,
                 Err(_) => return Err(SyncError::Failed("a thread that reads files ended early".into()).into()),
             }
@@ -316,15 +334,28 @@ impl<'a> FirstFull<'a> {
                 Outcome::Failed(error) => self.problems.push(error.to_string()),
             }
         }
-        for waiting in waiting {
-            if let Some(record) = self.record(waiting, &mut places, &read) {
-                self.counts.change(record.state.as_ref(), true);
-                self.manifest.push(&record)?;
-            }
-        }
+        self.packing.push_back(Packing { waiting, read, places, last });
         if self.own.length() > SEGMENT {
+            self.own.flush()?;
+            self.record_written()?;
             let own = std::mem::replace(&mut self.own, OwnSegment::create(self.making)?);
             self.segments.push(own.finish()?.0);
+        }
+        self.record_written()
+    }
+
+    /// Records what has all its blocks in the segment.
+    fn record_written(&mut self) -> Result<()> {
+        let is_written =
+            |own: &OwnSegment, packing: &Packing| packing.last.is_none_or(|last| own.offset(last).is_some());
+        while self.packing.front().is_some_and(|packing| is_written(&self.own, packing)) {
+            let Some(Packing { waiting, read, mut places, .. }) = self.packing.pop_front() else { return Ok(()) };
+            for waiting in waiting {
+                if let Some(record) = self.record(waiting, &mut places, &read) {
+                    self.counts.change(record.state.as_ref(), true);
+                    self.manifest.push(&record)?;
+                }
+            }
         }
         Ok(())
     }
@@ -333,22 +364,17 @@ impl<'a> FirstFull<'a> {
         self.problems.push(format!("{}: {what}", self.frozen.mirror().show(path)));
     }
 
-    fn block(&mut self, payload: Vec<u8>, places: &mut HashMap<u64, (Place, Envelope)>) -> Result<()> {
+    fn block(&mut self, payload: &[u8], places: &mut Beginnings) -> Result<u32> {
         let failed = |error: block::BlockError| SyncError::Failed(error.to_string());
-        let block = Block::decode(&payload).map_err(failed)?;
-        let (segment, offset) = (self.segments.len() as u32, self.own.append(payload)?);
+        let block = Block::decode(payload).map_err(failed)?;
+        let number = self.own.take(&block)?;
         for ((piece, bytes), index) in block.contents().zip(0..).filter(|((piece, _), _)| piece.offset == 0) {
-            places.insert(piece.number, (Place { segment, offset, piece: index }, Envelope::parse(bytes)));
+            places.insert(piece.number, (number, index, Envelope::parse(bytes)));
         }
-        Ok(())
+        Ok(number)
     }
 
-    fn record(
-        &mut self,
-        waiting: Waiting,
-        places: &mut HashMap<u64, (Place, Envelope)>,
-        read: &HashMap<u64, File>,
-    ) -> Option<Record> {
+    fn record(&mut self, waiting: Waiting, places: &mut Beginnings, read: &HashMap<u64, File>) -> Option<Record> {
         let (path, meta, file, number) = match waiting {
             Waiting::Ready(record) => return Some(record),
             Waiting::Linked(path, meta, group) => {
@@ -361,8 +387,11 @@ impl<'a> FirstFull<'a> {
         if found.digest != file.digest {
             self.problem(&path, "its content is not what was replicated; the point has it as it is on the standby");
         }
-        let (place, envelope) =
-            places.remove(&number).map_or((None, None), |(place, envelope)| (Some(place), Some(envelope)));
+        let begun = places.remove(&number).and_then(|(block, piece, envelope)| {
+            let place = Place { segment: self.segments.len() as u32, offset: self.own.offset(block)?, piece };
+            Some((place, envelope))
+        });
+        let (place, envelope) = begun.map_or((None, None), |(place, envelope)| (Some(place), Some(envelope)));
         let is_message = folder::is_message(self.frozen.kind(), &path);
         let mut check = [0; 8];
         check.copy_from_slice(&found.digest.0[..8]);

@@ -20,6 +20,7 @@ pub mod mailbox;
 pub mod manifest;
 pub mod mend;
 pub mod own;
+mod press;
 pub mod record;
 pub mod reserve;
 pub mod retention;

@@ -5,6 +5,7 @@
 #[path = "../fuzz/checks.rs"]
 mod checks;
 
+use base64::Engine;
 use mailtwin::catalogue::directory::{Row, key, pack};
 use mailtwin::catalogue::store::Head;
 use mailtwin::config::file::{Role, example};
@@ -16,6 +17,7 @@ use mailtwin::path::{Name, TreePath};
 use mailtwin::repository::envelope::Envelope;
 use mailtwin::repository::manifest::{Header, SegmentRef, Writer};
 use mailtwin::repository::record::{Place, Record, What};
+use mailtwin::wire::block::{Block, Piece};
 use mailtwin::wire::frame::Frame;
 use mailtwin::wire::message::Message;
 use mailtwin::wire::pairing::{ELEMENT, Pairing, Proof};
@@ -100,6 +102,9 @@ fn seeds() -> Vec<Seed> {
             }
         }
     }
+    for (name, bytes) in attachment_seeds() {
+        add("block", name, bytes);
+    }
     add("segment", "day", records(0, frames("segment-1.day")));
     add("segment", "day-cut", records(30, frames("segment-1.day")));
     let manifest = manifest_frames();
@@ -142,6 +147,28 @@ fn seeds() -> Vec<Seed> {
     add("uidlist", "inbox", read(&inbox.join("dovecot-uidlist")));
     add("uidlist", "keywords", read(&inbox.join("dovecot-keywords")));
     seeds
+}
+
+/// Blocks of a point's own segment: one with an attachment, and one that has it from there.
+fn attachment_seeds() -> [(&'static str, Vec<u8>); 2] {
+    let table: String = (0..900_u32).map(|row| format!("{row};{:x}\n", row.wrapping_mul(2_654_435_761))).collect();
+    let mut dense = vec![0; 6_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut dense);
+    let attachment = [table.as_bytes(), &dense].concat();
+    let mail = |line: usize| {
+        let mut data = b"Subject: a table\n\n".to_vec();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&attachment);
+        encoded.as_bytes().chunks(line).for_each(|line| data.extend_from_slice(&[line, b"\n"].concat()));
+        let last = Some(Digest::of(&data));
+        Block { pieces: vec![Piece { number: 1, offset: 0, length: data.len() as u32, last, sparse: false }], data }
+    };
+    let mut stands = BTreeMap::new();
+    let first = checks::laid_out(&mail(76), &[], &mut |bytes, here| {
+        stands.insert(bytes.to_vec(), here);
+        None
+    });
+    let second = checks::laid_out(&mail(64), &[9_000], &mut |bytes, _| stands.get(bytes).map(|spot| (1, *spot)));
+    [("laid-out", first), ("refers", second)]
 }
 
 /// The first frame of each kind in a file, by the file's name and the kind.

@@ -285,7 +285,6 @@ mod tests {
         for word in [
             &format!("port: {}", listen::PORT),
             &format!("port {}", tls::PORT),
-            &format!("{DIRECTORY}/{}", entry::NAME),
             &format!("{DIRECTORY}/{}", host_key::NAME),
         ] {
             assert!(help.contains(word.as_str()), "{word}: {help}");

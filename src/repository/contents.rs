@@ -5,8 +5,9 @@ use crate::disk::{DiskError, Root};
 use crate::id::Digest;
 use crate::log::segment::read_block;
 use crate::path::TreePath;
-use crate::wire::block::{Block, Piece};
+use crate::wire::block::{Block, BlockError, Piece};
 use crate::wire::frame;
+use crate::wire::share::{Areas, SOURCES};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -67,6 +68,9 @@ type Decoded = (Arc<Block>, u64);
 /// Blocks by their segments and places in them, the oldest first.
 type Cache = VecDeque<((u32, u64), Decoded)>;
 
+/// What stands in blocks that others refer to, the oldest first.
+type Referred = VecDeque<((u32, u64), Arc<Areas>)>;
+
 /// A piece of a content, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceRef {
@@ -87,6 +91,8 @@ pub struct Contents {
     /// Segments that somebody holds, see [`Contents::hold`].
     held: Mutex<Vec<(u32, Weak<File>)>>,
     cache: Mutex<Cache>,
+    /// What other blocks refer to.
+    referred: Mutex<Referred>,
     /// It is one of several, and reads what lies together.
     is_another: bool,
 }
@@ -166,12 +172,13 @@ impl Contents {
             }
             hasher.update(bytes);
             length += bytes.len() as u64;
+            // Before the last piece goes: who takes it need not find out.
+            if piece.last.is_some_and(|digest| Digest::from(hasher.finalize()) != digest) {
+                return Err(damaged(place.offset, MISMATCH).into());
+            }
             each(Place { segment: place.segment, offset: at, piece: index as u32 }, piece, bytes)?;
             if let Some(digest) = piece.last {
-                return match Digest::from(hasher.finalize()) == digest {
-                    true => Ok(digest),
-                    false => Err(damaged(place.offset, MISMATCH).into()),
-                };
+                return Ok(digest);
             }
             index += 1;
             if block.pieces.get(index).is_none_or(|piece| piece.number != number) {
@@ -267,7 +274,18 @@ impl Contents {
         let file = self.file(segment)?;
         let read = read_block(&file, at).map_err(|error| self.damaged(segment, at, &error.to_string()));
         let (payload, next) = read?;
-        let block = Block::decode(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
+        let damaged = |error: BlockError| self.damaged(segment, at, &error.to_string());
+        let mut sources = Vec::new();
+        for back in Block::sources(&payload).map_err(damaged)? {
+            let source = at.checked_sub(back).ok_or_else(|| damaged(BlockError::Table))?;
+            sources.push(match self.areas(segment, source) {
+                Ok(areas) => Some(areas),
+                // What has nothing from there is right, and told from the rest by its digest.
+                Err(ContentError::Damaged { .. }) => None,
+                Err(error) => return Err(error),
+            });
+        }
+        let block = Block::decode_with(&payload, &sources).map_err(damaged)?;
         let decoded = (Arc::new(block), next);
         let mut cache = self.cache();
         if cache.iter().all(|(place, _)| *place != (segment, at)) {
@@ -277,6 +295,23 @@ impl Contents {
             cache.push_back(((segment, at), decoded.clone()));
         }
         Ok(decoded)
+    }
+
+    /// What stands in a block that another one refers to.
+    fn areas(&self, segment: u32, at: u64) -> Result<Arc<Areas>, ContentError> {
+        let referred = || self.referred.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some((_, areas)) = referred().iter().find(|(place, _)| *place == (segment, at)) {
+            return Ok(areas.clone());
+        }
+        let payload = self.stored(segment, at)?;
+        let areas = Block::areas(&payload).map_err(|error| self.damaged(segment, at, &error.to_string()))?;
+        let areas = Arc::new(areas);
+        let mut referred = referred();
+        if referred.len() == if self.is_another { SOURCES / 2 } else { SOURCES } {
+            referred.pop_front();
+        }
+        referred.push_back(((segment, at), areas.clone()));
+        Ok(areas)
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

@@ -18,9 +18,24 @@ const MIN_LINES: usize = 4;
 /// Lengths of full lines: mail uses 76, some programs 60, 64 or 72.
 const LINE: std::ops::RangeInclusive<usize> = 56..=124;
 
+/// What [`fold`] makes, in its parts.
+pub struct Folded {
+    /// The table and the literals.
+    pub text: Vec<u8>,
+    /// What the runs decode to, one after the other.
+    pub decoded: Vec<u8>,
+    /// How long each of them is.
+    pub runs: Vec<usize>,
+}
+
 /// Folds the base64 runs of `data`. `None` where there is nothing to gain.
 pub fn fold(data: &[u8]) -> Option<Vec<u8>> {
-    let (mut table, mut literals, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
+    parts(data).map(|folded| [folded.text, folded.decoded].concat())
+}
+
+/// As [`fold`], with what was decoded apart from the rest.
+pub fn parts(data: &[u8]) -> Option<Folded> {
+    let (mut table, mut literals, mut decoded, mut runs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut literal, mut at) = (0, 0);
     while let Some(length) = data[at..].iter().position(|&byte| byte == b'\n') {
         let Some((end, bytes)) = LINE.contains(&length).then(|| run(data, at, length)).flatten() else {
@@ -32,6 +47,7 @@ pub fn fold(data: &[u8]) -> Option<Vec<u8>> {
         put_number(&mut table, bytes.len());
         literals.extend_from_slice(&data[literal..at]);
         decoded.extend_from_slice(&bytes);
+        runs.push(bytes.len());
         (literal, at) = (end, end);
     }
     if literal == 0 {
@@ -40,8 +56,8 @@ pub fn fold(data: &[u8]) -> Option<Vec<u8>> {
     put_number(&mut table, data.len() - literal);
     put_number(&mut table, 0);
     literals.extend_from_slice(&data[literal..]);
-    let folded = [table, literals, decoded].concat();
-    (folded.len() < data.len()).then_some(folded)
+    table.append(&mut literals);
+    (table.len() + decoded.len() < data.len()).then_some(Folded { text: table, decoded, runs })
 }
 
 /// The run of base64 lines of `length` characters that begins at `begin`: where it ends, and what it decodes to.
@@ -118,7 +134,7 @@ fn read_table(mut folded: &[u8]) -> Option<(Vec<Part>, &[u8])> {
     }
 }
 
-fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
+pub(super) fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -126,7 +142,7 @@ fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
     bytes.push(number as u8);
 }
 
-fn take_number(bytes: &mut &[u8]) -> Option<usize> {
+pub(super) fn take_number(bytes: &mut &[u8]) -> Option<usize> {
     let mut number = 0;
     for shift in (0..35).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;

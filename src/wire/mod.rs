@@ -8,3 +8,4 @@ pub mod block;
 pub mod frame;
 pub mod message;
 pub mod pairing;
+pub mod share;
