@@ -54,6 +54,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
+//! | 7 | [`node`]: the process that keeps running: which folders changed
 //! | 6 | [`config`]: what was typed into what it means; [`drill`]: a restore for practice |
 //! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`export`]: the same for other programs |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |
@@ -97,6 +98,7 @@ pub mod log;
 pub mod maildir;
 pub mod moment;
 pub mod monitor;
+pub mod node;
 pub mod path;
 pub mod repository;
 pub mod restore;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 ///
 /// `wire` stands above `maildir`: a message is made of changes and entries, and whoever lists what a mailbox means first
 /// need not know that it travels.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["id", "path", "monitor"],
     &["maildir", "delta"],
     &["wire", "moment"],
@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 9] = [
     &["sync", "repository"],
     &["backup", "restore", "export"],
     &["config", "drill"],
+    &["node"],
     &["cli"],
 ];
 
