@@ -128,6 +128,17 @@ impl Events {
         Ok((watch, stat_at(directory, b"")?))
     }
 
+    /// Watches for the root being removed from the directory that it is in, or renamed there: while it is open it does not
+    /// tell of that itself.
+    ///
+    /// # Errors
+    /// As [`Events::watch`].
+    pub fn watch_above(&self, root: &Root) -> io::Result<WatchId> {
+        let flags = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::ONLYDIR;
+        let through = format!("/proc/self/fd/{}/..", root.fd.as_raw_fd());
+        Ok(WatchId(inotify::add_watch(&self.fd, through, flags)?))
+    }
+
     /// Watches no more.
     pub fn forget(&self, watch: WatchId) {
         // One that has ended by itself is as good.

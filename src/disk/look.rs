@@ -201,8 +201,20 @@ impl Root {
         // NFS, CIFS, SMB2, SMB, FUSE (GlusterFS, sshfs), 9p, Ceph, OCFS2, GFS2, Lustre, AFS, Coda, BeeGFS, GPFS, virtiofs'
         // own number is FUSE's (statfs(2), linux/magic.h).
         const SHARED: [u32; 14] = [
-            0x6969, 0xff53_4d42, 0xfe53_4d42, 0x517b, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x7461_636f, 0x0116_1970,
-            0x0bd0_0bd0, 0x5346_414f, 0x7375_7245, 0x1983_0326, 0x4750_4653,
+            0x6969,
+            0xff53_4d42,
+            0xfe53_4d42,
+            0x517b,
+            0x6573_5546,
+            0x0102_1997,
+            0x00c3_6400,
+            0x7461_636f,
+            0x0116_1970,
+            0x0bd0_0bd0,
+            0x5346_414f,
+            0x7375_7245,
+            0x1983_0326,
+            0x4750_4653,
         ];
         let look = || -> io::Result<bool> {
             let kind = match path.is_root() {
@@ -225,6 +237,13 @@ impl Root {
             Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
         };
         look().map_err(self.error("cannot look at", &TreePath::root()))
+    }
+
+    /// Whether the path of this directory still leads to it.
+    pub fn is_in_place(&self) -> bool {
+        let (there, own) = (Root::open(&self.path), stat_at(self.fd.as_fd(), b""));
+        let there = there.and_then(|there| there.stat(&TreePath::root()));
+        matches!((there, own), (Ok(there), Ok(own)) if (there.ino, there.device) == (own.ino, own.device))
     }
 
     /// Tells this directory from another that is, or was, in its place: made of inode number and time of birth.

@@ -97,7 +97,7 @@ pub enum News {
 pub struct Status {
     /// Where events come from; [`WatchKind::Auto`] until that is chosen.
     pub kind: WatchKind,
-    /// When the watches stood, and what was followed then and is now.
+    /// Since when every change is noticed: all watches stand, and what is polled was looked at once.
     pub standing: Option<Instant>,
     /// How many directories are followed, and how.
     pub tally: Tally,
@@ -364,7 +364,7 @@ impl Listener {
                 status.notices.push(notice.clone());
             }
         }
-        if heard.everything.is_some() {
+        if heard.everything == Some(Cause::Seen) || heard.everything.is_some() && status.tally.polled == 0 {
             status.standing.get_or_insert(now);
         }
         for (path, dirt) in heard.dirty {

@@ -81,8 +81,11 @@ impl FileSystem {
     /// # Errors
     /// Where this process may not, or the file system has no handles.
     pub fn open(root: Root, scope: Arc<Scope>) -> io::Result<Self> {
-        let flags =
-            fan::FAN_CLASS_NOTIF | fan::FAN_CLOEXEC | fan::FAN_NONBLOCK | fan::FAN_REPORT_DFID_NAME | fan::FAN_UNLIMITED_QUEUE;
+        let flags = fan::FAN_CLASS_NOTIF
+            | fan::FAN_CLOEXEC
+            | fan::FAN_NONBLOCK
+            | fan::FAN_REPORT_DFID_NAME
+            | fan::FAN_UNLIMITED_QUEUE;
         let failed = |error: fanotify_fid::FanotifyError| match error.errno() {
             Some(errno) => io::Error::from_raw_os_error(errno),
             None => io::Error::other(error.to_string()),
@@ -102,18 +105,11 @@ impl FileSystem {
             places: HashMap::new(),
             buffer: Vec::with_capacity(BUFFER),
         };
-        match file_system.is_in_place() {
+        let own = file_system.root.stat(&TreePath::root()).map_err(io::Error::other)?.ino;
+        match file_system.top.metadata()?.ino() == own {
             true => Ok(file_system),
             false => Err(io::Error::other("the root is another directory by now")),
         }
-    }
-
-    /// Whether the root's path still leads to it.
-    fn is_in_place(&self) -> bool {
-        let there = std::fs::metadata(self.root.path()).map(|there| (there.ino(), there.dev())).ok();
-        let opened = self.top.metadata().map(|opened| (opened.ino(), opened.dev())).ok();
-        let own = self.root.stat(&TreePath::root()).map(|stat| stat.ino).ok();
-        there.is_some() && there == opened && own == there.map(|(ino, _)| ino)
     }
 
     /// Where the directory with a handle is; `None` outside the set.
@@ -202,7 +198,7 @@ impl FileSystem {
             // The one above it tells that it is gone.
             Err(NoPath::Gone) => return Ok(()),
             other => {
-                if is_directory && mask & fan::FAN_DELETE != 0 && !self.is_in_place() {
+                if is_directory && mask & fan::FAN_DELETE != 0 && !self.root.is_in_place() {
                     heard.ended = Some("the root was removed".to_owned());
                 }
                 return other.map(|_| ());
@@ -224,7 +220,7 @@ impl FileSystem {
         let is_directory = mask & fan::FAN_ONDIR != 0;
         if is_directory {
             self.places.clear();
-            if !self.is_in_place() {
+            if !self.root.is_in_place() {
                 heard.ended = Some("the root was renamed".to_owned());
             }
         }
@@ -257,7 +253,8 @@ impl FileSystem {
         if !self.scope.takes_directory(&at) {
             return;
         }
-        heard.note(place.unit.clone(), false, false);
+        // Without one of its parts a folder is none any more: what is left in it are units of their own.
+        heard.note(place.unit.clone(), false, !is_arrival && self.scope.is_part(name.as_bytes()));
         if is_arrival {
             let unit = if self.is_part(&at) { place.path.clone() } else { at };
             heard.note(unit, true, true);

@@ -209,8 +209,9 @@ impl Gather {
             self.given = Some(now);
             return Some(Due::Everything(cause, since));
         }
-        let other = self.window(false);
-        let goes = |entry: &Entry| entry.new_mail || now.saturating_duration_since(entry.since) >= other;
+        // One whose turn it is takes all along, so that a storm is few cycles; new mail waits for no flags.
+        let all = self.oldest[1].is_some_and(|oldest| now.saturating_duration_since(oldest) >= self.window(false));
+        let goes = |entry: &Entry| entry.new_mail || all;
         let mut going: Vec<(bool, Instant, TreePath)> = Vec::new();
         for (path, entry) in self.folders.iter().filter(|(_, entry)| goes(entry)) {
             let waits = !entry.new_mail && now.saturating_duration_since(entry.since) < AGED;

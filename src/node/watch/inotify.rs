@@ -44,6 +44,8 @@ pub struct Watches {
     pub(super) tree: Tree,
     pub(super) rota: Rota,
     events: Option<Events>,
+    /// The watch of the directory that the root is in.
+    above: Option<WatchId>,
     /// Most watches to take.
     most: usize,
     /// Directories that got none.
@@ -83,6 +85,7 @@ impl Watches {
             tree: Tree::default(),
             rota: Rota::default(),
             events: None,
+            above: None,
             most: 0,
             refused: 0,
             is_said: false,
@@ -336,6 +339,9 @@ impl Watches {
     }
 
     fn hear(&mut self, event: &Event, heard: &mut Heard) {
+        if self.above == Some(event.watch) && event.is_directory() && !self.root.is_in_place() {
+            heard.ended = Some("the root was renamed or removed".to_owned());
+        }
         let Some(id) = self.tree.watched(event.watch) else { return };
         if event.is_unmount() {
             heard.everything = Some(Cause::Mounts);
@@ -362,10 +368,26 @@ impl Watches {
     /// A watch ended by itself: its directory is gone.
     fn end(&mut self, id: Id, heard: &mut Heard) {
         if id == ROOT {
-            heard.ended = Some("the root was removed or unmounted".to_owned());
+            heard.ended = Some("the root was unmounted or removed".to_owned());
             return;
         }
+        let place = self.tree.get(id).and_then(|node| node.parent.zip(node.name.clone()));
         self.forget(id);
+        if let Some((above, name)) = place {
+            self.lose_part(above, &name, heard);
+        }
+    }
+
+    /// A folder that lost its `cur` or `new` is none any more: what is left in it are units of their own.
+    pub(super) fn lose_part(&mut self, id: Id, name: &Name, heard: &mut Heard) {
+        let is_there = self.tree.child(id, name.as_bytes()).is_some();
+        if is_there || !self.scope.holds_messages(name.as_bytes()) {
+            return;
+        }
+        if let Some(path) = self.tree.path(id) {
+            self.survey_below(id, heard);
+            heard.note(path, false, true);
+        }
     }
 
     fn hear_file(&mut self, id: Id, name: &Name, event: &Event, heard: &mut Heard) {
@@ -402,12 +424,15 @@ impl Watches {
             heard.note(unit, false, false);
             if child.is_some() {
                 // Another may have its name by now.
-                self.arrive(id, name, &at, heard);
+                self.arrive(id, name.clone(), &at, heard);
+                self.lose_part(id, &name, heard);
             }
         } else if event.is_removal() {
             heard.note(unit, false, false);
+            // A watch ends by itself.
             if let Some(child) = child.filter(|child| self.is_polled(*child)) {
                 self.forget(child);
+                self.lose_part(id, &name, heard);
             }
         } else {
             // Its mode or owner: one that is watched tells it itself, a folder's `tmp` is not.
@@ -480,6 +505,8 @@ impl Source for Watches {
     }
 
     fn begin(&mut self, known: Vec<Known>, heard: &mut Heard) -> Result<(), String> {
+        // Where the directory above may not be read, the root tells of its being renamed, and a scan of its being gone.
+        self.above = self.events.as_ref().and_then(|events| events.watch_above(&self.root).ok());
         let root = Place { parent: None, name: None, is_part: false };
         let Some((_, stat)) = self.follow(root, heard) else { return Err("the root cannot be watched".to_owned()) };
         let first = known.iter().find(|known| known.path.is_root()).and_then(|known| known.look);

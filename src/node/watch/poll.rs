@@ -138,8 +138,9 @@ impl Watches {
 
     fn visit(&mut self, id: Id, now: Instant, heard: &mut Heard) {
         let (true, Some(path), Some(unit)) = (self.is_polled(id), self.tree.path(id), self.unit_of(id)) else { return };
+        let is_root_here = id != ROOT || self.root.is_in_place();
         let stat = match self.root.stat_fresh(&path) {
-            Ok(stat) if stat.kind == FileKind::Directory => stat,
+            Ok(stat) if stat.kind == FileKind::Directory && is_root_here => stat,
             Err(error) if !error.is_not_found() => return,
             _ => return self.is_gone(id, heard),
         };
@@ -184,14 +185,16 @@ impl Watches {
 
     fn is_gone(&mut self, id: Id, heard: &mut Heard) {
         if id == ROOT {
-            heard.ended = Some("the root is gone".to_owned());
+            heard.ended = Some("the root was renamed or removed".to_owned());
             return;
         }
-        let above = self.tree.get(id).and_then(|node| node.parent).and_then(|parent| self.unit_of(parent));
+        let place = self.tree.get(id).and_then(|node| node.parent.zip(node.name.clone()));
         self.forget(id);
-        if let Some(unit) = above {
+        let Some((above, name)) = place else { return };
+        if let Some(unit) = self.unit_of(above) {
             heard.note(unit, false, false);
         }
+        self.lose_part(above, &name, heard);
     }
 
     /// Follows the directories that are new in one, and forgets those that are gone; tells whether there were any.
@@ -209,9 +212,10 @@ impl Watches {
                 heard.note(unit, true, true);
             }
         }
-        for gone in known.into_values() {
+        for (name, gone) in known {
             changed = true;
             self.set_aside(gone);
+            self.lose_part(id, &name, heard);
         }
         changed && !quietly
     }

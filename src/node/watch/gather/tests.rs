@@ -61,12 +61,12 @@ fn ten_thousand_flag_changes_in_a_second_become_few_cycles() {
     }
     let end = after(start, 2000);
     cycles += u32::from(gather.take(end).is_some());
-    assert!(cycles <= 6, "{cycles}");
+    assert!(cycles <= 8, "{cycles}");
     assert_eq!(gather.due(), None, "all is out a second later");
 }
 
 #[test]
-fn new_mail_goes_before_flags_and_takes_along_what_is_due() {
+fn new_mail_goes_before_flags_and_waits_for_none() {
     let (mut gather, start) = (Gather::default(), Instant::now());
     for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
         gather.dirty(path(name), flags(4000), after(start, number as u64));
@@ -75,7 +75,7 @@ fn new_mail_goes_before_flags_and_takes_along_what_is_due() {
     let due = gather.due().expect("something waits");
     assert!(due <= after(start, 10) + LONGEST_MAIL, "flags' long window is not that of mail");
     let taken = folders(gather.take(due));
-    assert_eq!(taken[0].path, path("z"));
+    assert_eq!(taken.into_iter().map(|dirty| dirty.path).collect::<Vec<_>>(), [path("z")]);
     let taken = folders(gather.take(after(start, 1500)));
     assert_eq!(taken.into_iter().map(|dirty| dirty.path).collect::<Vec<_>>(), [path("a"), path("b"), path("c")]);
 }
@@ -151,7 +151,7 @@ proptest! {
         let mut now = start;
         // Events that have not come out, as the model has them.
         let mut open: Vec<(TreePath, Instant, bool)> = Vec::new();
-        let mut take = |gather: &mut Gather, open: &mut Vec<(TreePath, Instant, bool)>, now: Instant| {
+        let take = |gather: &mut Gather, open: &mut Vec<(TreePath, Instant, bool)>, now: Instant| {
             while let Some(due) = gather.take(now) {
                 let taken = folders(Some(due));
                 prop_assert!(taken.len() <= MOST);
