@@ -4,17 +4,21 @@
 //! fails when they do not come in a generous time.
 
 use mailtwin::catalogue::filter::Filter;
+use mailtwin::catalogue::scan::is_racy;
+use mailtwin::catalogue::{Catalogue, Edit};
 use mailtwin::disk::Root;
+use mailtwin::maildir::change::Change;
+use mailtwin::maildir::entry::{Look, Meta};
 use mailtwin::maildir::folder::SetKind;
 use mailtwin::node::watch::fanotify::FileSystem;
 use mailtwin::node::watch::inotify::Watches;
 use mailtwin::node::watch::scope::Heard;
-use mailtwin::node::watch::{Cause, Dirty, News, Options, Scope, Source, WatchKind, Watcher};
+use mailtwin::node::watch::{self, Cause, Dirty, Known, News, Options, Scope, Source, Tally, WatchKind, Watcher};
 use mailtwin::path::TreePath;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +31,7 @@ fn scope() -> Scope {
     Scope { kind: SetKind::Maildir, filter: Filter::new(SetKind::Maildir, &[]).expect("the defaults compile") }
 }
 
-fn watch(root: &Path, kind: WatchKind, most_watches: Option<usize>) -> Watcher {
+fn watching(root: &Path, kind: WatchKind, most_watches: Option<usize>) -> Watcher {
     let root = Root::open(root).expect("the root opens");
     let watcher = Watcher::start(root, scope(), Vec::new(), Options { kind, most_watches }).expect("it starts");
     await_standing(&watcher);
@@ -239,7 +243,7 @@ fn everything_is_told(kind: WatchKind, most_watches: Option<usize>, seed: u64) {
     let directory = tempfile::tempdir().expect("a directory");
     let root = directory.path();
     make_store(root, 4);
-    let watcher = watch(root, kind, most_watches);
+    let watcher = watching(root, kind, most_watches);
     let rounds = if kind == WatchKind::Poll || most_watches.is_some() { 5 } else { 20 };
     let mut told = 0;
     for round in 0..rounds {
@@ -314,8 +318,8 @@ fn may_use_fanotify() -> bool {
 fn fanotify_tells_of_everything_or_inotify_takes_its_place() {
     everything_is_told(WatchKind::Fanotify, None, seed());
     let directory = tempfile::tempdir().expect("a directory");
-    let status = watch(directory.path(), WatchKind::Fanotify, None).status();
-    let auto = watch(directory.path(), WatchKind::Auto, None).status();
+    let status = watching(directory.path(), WatchKind::Fanotify, None).status();
+    let auto = watching(directory.path(), WatchKind::Auto, None).status();
     match may_use_fanotify() {
         true => assert_eq!((status.kind, auto.kind), (WatchKind::Fanotify, WatchKind::Fanotify)),
         false => {
@@ -351,7 +355,7 @@ fn reading_mail_makes_no_folder_dirty() {
         let root = directory.path();
         make_store(root, 2);
         deliver(&root.join("u0/.a")).expect("delivered");
-        let watcher = watch(root, kind, None);
+        let watcher = watching(root, kind, None);
         // What was so young that a change may hide is looked at once more by polling.
         while kind == WatchKind::Poll && watcher.next(Some(Duration::from_secs(3))) != News::Quiet {}
         for folder in ["u0", "u0/.a", "u0/.b"] {
@@ -384,7 +388,7 @@ fn new_mail_is_known_from_new_flags_and_told_as_its_folder() {
         let directory = tempfile::tempdir().expect("a directory");
         let folder = directory.path().join("u/.a");
         make_folder(&folder);
-        let watcher = watch(directory.path(), kind, None);
+        let watcher = watching(directory.path(), kind, None);
         let begun = Instant::now();
         deliver(&folder).expect("delivered");
         let [dirty] = &next_folders(&watcher)[..] else { panic!("one folder") };
@@ -396,6 +400,9 @@ fn new_mail_is_known_from_new_flags_and_told_as_its_folder() {
         fs::rename(&seen, folder.join("cur/1.M1P1.host:2,FS")).expect("renamed");
         let [dirty] = &next_folders(&watcher)[..] else { panic!("one folder") };
         assert_eq!((dirty.path.as_bytes(), dirty.new_mail), (&b"u/.a"[..], false), "{kind:?}");
+        // Its mode is the standby's, too.
+        fs::set_permissions(folder.join("tmp"), fs::Permissions::from_mode(0o750)).expect("changed");
+        assert_eq!(next_folders(&watcher)[0].path.as_bytes(), b"u/.a", "{kind:?}");
         // Newer servers deliver right into `cur`.
         fs::write(folder.join("tmp/2.M1P1.host"), "x").expect("written");
         fs::rename(folder.join("tmp/2.M1P1.host"), folder.join("cur/2.M1P1.host:2,a")).expect("renamed");
@@ -450,7 +457,7 @@ fn an_overflow_is_a_look_at_everything_and_what_was_missed_is_watched() {
 fn exhausted_watches_are_said_once_with_what_to_raise() {
     let directory = tempfile::tempdir().expect("a directory");
     make_store(directory.path(), 3);
-    let watcher = watch(directory.path(), WatchKind::Inotify, Some(10));
+    let watcher = watching(directory.path(), WatchKind::Inotify, Some(10));
     let status = watcher.status();
     assert_eq!((status.tally.watched, status.notices.len()), (10, 1), "{status:?}");
     assert!(status.tally.polled > 10, "{status:?}");
@@ -465,7 +472,7 @@ fn exhausted_watches_are_said_once_with_what_to_raise() {
 fn nothing_happening_wakes_nobody() {
     let directory = tempfile::tempdir().expect("a directory");
     make_store(directory.path(), 3);
-    let watcher = watch(directory.path(), WatchKind::Inotify, None);
+    let watcher = watching(directory.path(), WatchKind::Inotify, None);
     let before = watcher.status().wakeups;
     assert_eq!(watcher.next(Some(Duration::from_secs(3))), News::Quiet);
     assert_eq!(watcher.status().wakeups, before);
@@ -474,7 +481,7 @@ fn nothing_happening_wakes_nobody() {
 #[test]
 fn another_thread_interrupts_the_waiting() {
     let directory = tempfile::tempdir().expect("a directory");
-    let watcher = watch(directory.path(), WatchKind::Inotify, None);
+    let watcher = watching(directory.path(), WatchKind::Inotify, None);
     let waker = watcher.waker();
     std::thread::scope(|threads| {
         threads.spawn(|| waker.wake());
@@ -490,7 +497,7 @@ fn a_root_that_was_renamed_or_removed_ends_the_watching() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path().join("vmail");
         make_store(&root, 1);
-        let watcher = watch(&root, kind, None);
+        let watcher = watching(&root, kind, None);
         match is_removed {
             true => fs::remove_dir_all(&root).expect("removed"),
             false => fs::rename(&root, directory.path().join("other")).expect("renamed"),
@@ -513,7 +520,7 @@ impl Source for Broken {
         WatchKind::Inotify
     }
 
-    fn begin(&mut self, _: Vec<mailtwin::node::watch::Known>, heard: &mut Heard) -> Result<(), String> {
+    fn begin(&mut self, _: Vec<Known>, heard: &mut Heard) -> Result<(), String> {
         heard.everything = Some(Cause::Start);
         Ok(())
     }
@@ -530,7 +537,7 @@ impl Source for Broken {
         Err("the source broke".to_owned())
     }
 
-    fn tally(&self) -> mailtwin::node::watch::Tally {
+    fn tally(&self) -> Tally {
         Default::default()
     }
 }
@@ -551,4 +558,68 @@ fn where_a_source_fails_polling_takes_its_place() {
     let before = listing(directory.path());
     deliver(&directory.path().join("u0/.a")).expect("delivered");
     await_covered(&watcher, &before, &listing(directory.path()), "after the source broke");
+}
+
+/// A catalogue's rows of the directories that are there, each as a scan leaves it.
+fn catalogued(root: &Path) -> Vec<Known> {
+    let (opened, catalogue) = (Root::open(root).expect("opens"), Catalogue::open_dry(None).expect("opens"));
+    let transaction = catalogue.begin().expect("begins");
+    let mut edit = Edit::new(&transaction).expect("opens");
+    for entry in walkdir::WalkDir::new(root).sort_by_file_name().into_iter().flatten() {
+        if entry.file_type().is_dir() {
+            let path = tree_path(root, entry.path());
+            edit.apply(&Change::MakeDirectory { path: path.clone(), meta: Meta::default() }).expect("fits");
+            let stat = opened.stat(&path).expect("is there");
+            edit.looked(&path, Some(Look { racy: is_racy(&stat), ..stat.look() })).expect("fits");
+        }
+    }
+    edit.flush().expect("flushes");
+    watch::known(&edit).expect("read")
+}
+
+#[test]
+fn what_the_catalogue_knows_is_followed_and_what_it_does_not_know_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    // More rows than are read at once.
+    make_store(root, 100);
+    let begun = Instant::now();
+    let known = loop {
+        let known = catalogued(root);
+        if known.iter().all(|known| known.look.is_some_and(|look| !look.racy)) {
+            break known;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the clock stands still");
+    };
+    assert_eq!(known.len(), walkdir::WalkDir::new(root).into_iter().flatten().filter(|e| e.file_type().is_dir()).count());
+    make_folder(&root.join("u7/.a/sub/.late"));
+    fs::rename(root.join("u8/.b"), root.join("u8/.renamed")).expect("renamed");
+    fs::remove_dir_all(root.join("u9/plain")).expect("removed");
+    make_folder(&root.join("newcomer"));
+    let options = Options { kind: WatchKind::Inotify, most_watches: None };
+    let watcher = Watcher::start(Root::open(root).expect("opens"), scope(), known, options).expect("it starts");
+    await_standing(&watcher);
+    assert_eq!(watcher.status().tally.watched, directories(root));
+    let before = listing(root);
+    folders(root).iter().for_each(|folder| deliver(folder).expect("delivered"));
+    await_covered(&watcher, &before, &listing(root), "each folder gets a message");
+}
+
+#[test]
+fn a_file_that_is_written_in_place_is_told() {
+    for kind in [WatchKind::Inotify, WatchKind::Auto, WatchKind::Poll] {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(directory.path().join("etc/cur")).expect("made");
+        fs::create_dir_all(directory.path().join("etc/new")).expect("made");
+        fs::write(directory.path().join("etc/cur/main.cf"), "one").expect("written");
+        let files = Scope { kind: SetKind::Files, filter: Filter::new(SetKind::Files, &[]).expect("compiles") };
+        let root = Root::open(directory.path()).expect("opens");
+        let options = Options { kind, most_watches: None };
+        let watcher = Watcher::start(root, files, Vec::new(), options).expect("it starts");
+        await_standing(&watcher);
+        while kind == WatchKind::Poll && watcher.next(Some(Duration::from_secs(3))) != News::Quiet {}
+        fs::write(directory.path().join("etc/cur/main.cf"), "two").expect("written");
+        // In a set of files no directory is a part of a folder.
+        assert!(next_folders(&watcher).iter().all(|dirty| dirty.path.as_bytes() == b"etc/cur"), "{kind:?}");
+    }
 }

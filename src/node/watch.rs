@@ -301,6 +301,9 @@ impl Listener {
             if ready.mounts && self.are_mounts_others() {
                 again = Some(Cause::Mounts);
             }
+            if ready.mounts && !self.root.is_in_place() {
+                heard.ended = Some("the root was unmounted, or something else is mounted there".to_owned());
+            }
             let is_over = heard.ended.is_some();
             self.tell(heard, source.as_ref());
             if is_over {

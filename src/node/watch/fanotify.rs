@@ -67,6 +67,8 @@ struct Place {
     unit: TreePath,
     /// It is a folder's `cur` or `new`.
     holds_messages: bool,
+    /// It is a folder's `tmp`: its own mode counts, and nothing in it.
+    is_closed: bool,
 }
 
 /// Why a handle has no path.
@@ -147,8 +149,7 @@ impl FileSystem {
         let mut above = TreePath::root();
         for name in path.components() {
             let at = above.join(&Name::new(name).ok()?);
-            let is_left_out = name == b"tmp" && self.is_part(&at) && !self.scope.takes_tmp(&at);
-            if !self.scope.takes_directory(&at) || is_left_out {
+            if !self.scope.takes_directory(&at) || self.is_closed(&above) {
                 return None;
             }
             above = at;
@@ -156,7 +157,13 @@ impl FileSystem {
         let is_part = self.is_part(&path);
         let unit = if is_part { path.parent() } else { path.clone() };
         let holds_messages = is_part && self.scope.holds_messages(path.name());
-        Some(Place { path, unit, holds_messages })
+        let is_closed = self.is_closed(&path);
+        Some(Place { path, unit, holds_messages, is_closed })
+    }
+
+    /// Whether a directory is a folder's `tmp`, and what is in it is left out as usual.
+    fn is_closed(&self, path: &TreePath) -> bool {
+        path.name() == b"tmp" && self.is_part(path) && !self.scope.takes_tmp(path)
     }
 
     /// Whether a directory belongs to the folder that it is in.
@@ -243,14 +250,14 @@ impl FileSystem {
     }
 
     fn note_file(&self, place: &Place, name: &Name, comes: bool, heard: &mut Heard) {
-        if self.scope.takes_file(&place.path, place.holds_messages, name) {
+        if !place.is_closed && self.scope.takes_file(&place.path, place.holds_messages, name) {
             heard.note(place.unit.clone(), comes && place.holds_messages, false);
         }
     }
 
     fn note_directory(&self, place: &Place, name: &Name, is_arrival: bool, heard: &mut Heard) {
         let at = place.path.join(name);
-        if !self.scope.takes_directory(&at) {
+        if place.is_closed || !self.scope.takes_directory(&at) {
             return;
         }
         // Without one of its parts a folder is none any more: what is left in it are units of their own.
