@@ -59,7 +59,8 @@ fn memory() -> i64 {
 /// Milliseconds of processor time of this process.
 fn processor() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("readable");
-    let fields: Vec<u64> = stat.rsplit(')').next().unwrap_or("").split(' ').filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<u64> =
+        stat.rsplit(')').next().unwrap_or("").split(' ').filter_map(|field| field.parse().ok()).collect();
     // utime and stime in ticks of 10 ms; the letter of the state is no number.
     (fields[10] + fields[11]) * 10
 }
@@ -143,5 +144,9 @@ fn flags(watcher: &Watcher, folder: &Path) {
             given += u32::from(matches!(watcher.next(Some(Duration::from_millis(50))), News::Folders(_)));
         }
     });
-    println!("  10,000 flag changes: told {given} times, the last after {:?}, {} ms", begun.elapsed(), processor() - used);
+    println!(
+        "  10,000 flag changes: told {given} times, the last after {:?}, {} ms",
+        begun.elapsed(),
+        processor() - used
+    );
 }

@@ -105,7 +105,7 @@ pub struct Status {
     pub wakeups: u64,
     /// How often events were lost.
     pub overflows: u64,
-    /// Folders that are dirty and not yet given.
+    /// Folders that are dirty and not yet given; one stands for everything.
     pub waiting: usize,
     /// What a person should know, each said once.
     pub notices: Vec<String>,

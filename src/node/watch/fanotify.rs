@@ -74,7 +74,7 @@ struct Place {
 /// Why a handle has no path.
 enum NoPath {
     Gone,
-    Unknown,
+    Unknown(io::Error),
 }
 
 impl FileSystem {
@@ -129,9 +129,12 @@ impl FileSystem {
 
     fn look_up(&self, handle: &[u8]) -> Result<Option<Place>, NoPath> {
         let stale = Some(Errno::STALE.raw_os_error());
-        let is_gone = |error: io::Error| if error.raw_os_error() == stale { NoPath::Gone } else { NoPath::Unknown };
+        let is_gone = |error: io::Error| match error.raw_os_error() == stale {
+            true => NoPath::Gone,
+            false => NoPath::Unknown(error),
+        };
         let fd = handle::open_by_handle_at(&self.top, handle).map_err(is_gone)?;
-        let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| NoPath::Unknown)?;
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(NoPath::Unknown)?;
         let path = path.as_os_str().as_bytes();
         if path.ends_with(b" (deleted)") && File::from(fd).metadata().is_ok_and(|stat| stat.nlink() == 0) {
             return Err(NoPath::Gone);
@@ -189,7 +192,10 @@ impl FileSystem {
                 _ => Ok(()),
             },
         };
-        if let Err(NoPath::Unknown) = heard_all {
+        if let Err(NoPath::Unknown(error)) = heard_all {
+            heard
+                .notices
+                .push(format!("a directory's path cannot be had from fanotify ({error}): everything is looked at"));
             heard.everything = Some(Cause::Overflow);
         }
     }
@@ -236,7 +242,7 @@ impl FileSystem {
             let place = match self.place(handle) {
                 Ok(place) => place,
                 Err(NoPath::Gone) => None,
-                Err(NoPath::Unknown) => return Err(NoPath::Unknown),
+                Err(unknown) => return Err(unknown),
             };
             let (Some(place), Ok(name)) = (place, Name::new(name)) else { continue };
             let is_target = number == 1;

@@ -238,9 +238,9 @@ impl Gather {
         }
     }
 
-    /// How many folders wait.
+    /// How many folders wait; one stands for everything.
     pub fn waiting(&self) -> usize {
-        self.folders.len()
+        self.folders.len() + usize::from(self.everything.is_some())
     }
 }
 

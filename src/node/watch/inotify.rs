@@ -176,6 +176,10 @@ impl Watches {
         }
         let name = path.name();
         if place.is_part && name == b"tmp" && !self.scope.takes_tmp(&path) {
+            // It was followed before its neighbours made a folder of the directory that it is in.
+            if let Some(known) = self.tree.find(&path) {
+                self.forget(known);
+            }
             return None;
         }
         let tells = match (&place.name, self.scope.holds_messages(name)) {

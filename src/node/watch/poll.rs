@@ -1,7 +1,8 @@
 //! Directories that are looked at in turn: where the kernel tells nothing (a network file system), or watches are exhausted.
 //!
 //! * A directory of messages costs one `statx`: its times tell. Another costs one for itself and one for each file in it
-//!   that belongs to the set, and is listed when its times moved; lock files that came and went in it are then nothing.
+//!   that belongs to the set, and is listed when its times moved. It is dirty then, though it may have been a lock that came
+//!   and went: what a scan saw in between is not known here.
 //! * Times that are so young that they may hide a later change are not believed: the next turn looks closer.
 //! * A round is followed by a pause of a hundred times what it took, from one second to thirty: a hundredth of a core. What
 //!   changed lately is looked at each second meanwhile.
@@ -39,7 +40,6 @@ const LATELY: Duration = Duration::from_secs(60);
 pub struct Seen {
     /// `None` where another change may hide behind it.
     look: Option<Look>,
-    meta: (u16, u32, u32),
     /// The files in it that count; none of a directory of messages.
     files: Vec<Sighting>,
 }
@@ -138,6 +138,9 @@ impl Watches {
 
     fn visit(&mut self, id: Id, now: Instant, heard: &mut Heard) {
         let (true, Some(path), Some(unit)) = (self.is_polled(id), self.tree.path(id), self.unit_of(id)) else { return };
+        if path.name() == b"tmp" && self.folder_of(id).is_some() && !self.scope.takes_tmp(&path) {
+            return self.forget(id);
+        }
         let is_root_here = id != ROOT || self.root.is_in_place();
         let stat = match self.root.stat_fresh(&path) {
             Ok(stat) if stat.kind == FileKind::Directory && is_root_here => stat,
@@ -152,14 +155,11 @@ impl Watches {
             None => return,
         };
         let is_first = before.is_none();
-        let meta = (stat.mode, stat.uid, stat.gid);
+        // As young as this when it was looked at, not when the looking is done.
+        let look = (!is_racy(&stat)).then(|| stat.look());
         let same_look = before.as_ref().is_some_and(|seen| seen.look == Some(stat.look()));
         let is_messages = self.folder_of(id).is_some() && self.scope.holds_messages(path.name());
-        let mut changed = match &before {
-            Some(_) if is_messages => !same_look,
-            Some(seen) => seen.meta != meta || seen.look.is_some_and(|look| only_metadata_moved(&look, &stat)),
-            None => self.rota.rounds > 0,
-        };
+        let mut changed = if is_first { self.rota.rounds > 0 } else { !same_look };
         let mut files = Vec::new();
         if !is_messages {
             let seen = before.map(|seen| seen.files);
@@ -170,12 +170,11 @@ impl Watches {
             changed |= seen.is_some_and(|seen| seen != inside.files);
             files = inside.files;
             if !same_look {
-                changed |= self.meet(id, inside.directories, is_first && self.rota.rounds == 0, heard);
+                self.meet(id, inside.directories, is_first && self.rota.rounds == 0, heard);
             }
         }
-        let look = (!is_racy(&stat)).then(|| stat.look());
         if let Some(Eye::Polled(seen)) = self.tree.get_mut(id).map(|node| &mut node.eye) {
-            *seen = Some(Box::new(Seen { look, meta, files }));
+            *seen = Some(Box::new(Seen { look, files }));
         }
         if changed {
             heard.note(unit, is_messages, false);
@@ -197,27 +196,23 @@ impl Watches {
         self.lose_part(above, &name, heard);
     }
 
-    /// Follows the directories that are new in one, and forgets those that are gone; tells whether there were any.
-    fn meet(&mut self, id: Id, names: Vec<Name>, quietly: bool, heard: &mut Heard) -> bool {
-        let Some(node) = self.tree.get(id) else { return false };
+    /// Follows the directories that are new in one, and forgets those that are gone.
+    fn meet(&mut self, id: Id, names: Vec<Name>, quietly: bool, heard: &mut Heard) {
+        let Some(node) = self.tree.get(id) else { return };
         let mut known: BTreeMap<Name, Id> = node.children.clone();
-        let mut changed = false;
         for name in names {
             if known.remove(&name).is_some() {
                 continue;
             }
             let Some(child) = self.survey(id, name, heard) else { continue };
-            changed = true;
             if let (false, Some(unit)) = (quietly, self.unit_of(child)) {
                 heard.note(unit, true, true);
             }
         }
         for (name, gone) in known {
-            changed = true;
             self.set_aside(gone);
             self.lose_part(id, &name, heard);
         }
-        changed && !quietly
     }
 
     fn look_inside(&self, path: &TreePath) -> Inside {
@@ -254,9 +249,4 @@ impl Watches {
 fn sighting(name: Name, stat: &Stat) -> Sighting {
     let ctime = if is_racy(stat) { Time::default() } else { stat.ctime };
     Sighting { name, ino: stat.ino, size: stat.size, mtime: stat.mtime, ctime }
-}
-
-/// Whether a directory's metadata was changed, and no name in it.
-fn only_metadata_moved(before: &Look, stat: &Stat) -> bool {
-    before.mtime == stat.mtime && before.ctime != stat.ctime
 }
