@@ -311,7 +311,7 @@ fn polling_finds_everything_that_several_threads_change() {
 /// Whether this process may use fanotify, on the file system of temporary files.
 fn may_use_fanotify() -> bool {
     let directory = tempfile::tempdir().expect("a directory");
-    FileSystem::open(Root::open(directory.path()).expect("opens"), Arc::new(scope())).is_ok()
+    FileSystem::mark(Root::open(directory.path()).expect("opens"), Arc::new(scope())).is_ok()
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) fn choose(root: &Root, scope: &Arc<Scope>, kind: WatchKind, most: Opt
     let is_shared = root.is_shared(&TreePath::root()).unwrap_or(false);
     let mut notice = None;
     if matches!(kind, WatchKind::Fanotify) || kind == WatchKind::Auto && !is_shared && mounts_beneath(root).is_empty() {
-        match FileSystem::open(root.again(), scope.clone()) {
+        match FileSystem::mark(root.again(), scope.clone()) {
             Ok(source) => return Choice { source: Box::new(source), notice },
             Err(error) if kind == WatchKind::Fanotify => {
                 notice = Some(format!("fanotify cannot be used here ({error}): directories are watched one by one"));

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -36,6 +36,9 @@ const BUFFER: usize = 256 << 10;
 
 /// Buffers read in one go, before what was heard is handed on.
 const READS: usize = 8;
+
+/// How often a handle is opened before its directory counts as unknown.
+const TRIES: u32 = 100;
 
 /// What is asked for.
 const MASK: u64 = fan::FAN_CREATE
@@ -82,7 +85,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// Where this process may not, or the file system has no handles.
-    pub fn open(root: Root, scope: Arc<Scope>) -> io::Result<Self> {
+    pub fn mark(root: Root, scope: Arc<Scope>) -> io::Result<Self> {
         let flags = fan::FAN_CLASS_NOTIF
             | fan::FAN_CLOEXEC
             | fan::FAN_NONBLOCK
@@ -133,7 +136,7 @@ impl FileSystem {
             true => NoPath::Gone,
             false => NoPath::Unknown(error),
         };
-        let fd = handle::open_by_handle_at(&self.top, handle).map_err(is_gone)?;
+        let fd = self.open(handle).map_err(is_gone)?;
         let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(NoPath::Unknown)?;
         let path = path.as_os_str().as_bytes();
         if path.ends_with(b" (deleted)") && File::from(fd).metadata().is_ok_and(|stat| stat.nlink() == 0) {
@@ -145,6 +148,19 @@ impl FileSystem {
             _ => return Ok(None),
         };
         Ok(TreePath::new(below).ok().and_then(|path| self.place_at(path)))
+    }
+
+    /// Opens a handle. While its directory is being renamed or removed the kernel (6.18, ext4) at times says that it has no
+    /// memory; asked again it opens it, or says that it is gone.
+    fn open(&self, handle: &[u8]) -> io::Result<OwnedFd> {
+        let mut tries = 1;
+        loop {
+            match handle::open_by_handle_at(&self.top, handle) {
+                Err(error) if tries < TRIES && error.raw_os_error() == Some(Errno::NOMEM.raw_os_error()) => tries += 1,
+                other => return other,
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// What a directory beneath the root is to the set.
