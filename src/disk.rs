@@ -5,8 +5,8 @@
 //! * Every call that changes a disk first passes [`step`]. With `MAILTWIN_FAULT` set, that is where the
 //!   process is killed or an error is returned; otherwise it costs one atomic load.
 //!
-//! What can be done beneath a root has a room for each kind: `look`, `change`, `attributes`, `durable`. A file that is
-//! being written is a [`Writer`].
+//! What can be done beneath a root has a room for each kind: `look`, `change`, `attributes`, `durable`, `events`. A file
+//! that is being written is a [`Writer`].
 //!
 //! Layer 2. Reads and writes here are plain system calls; what they mean is decided above.
 
@@ -26,12 +26,14 @@ mod attributes;
 mod change;
 mod durable;
 mod error;
+mod events;
 mod fault;
 mod look;
 mod writer;
 
 pub use attributes::read_xattrs;
 pub use error::{DiskError, Result};
+pub use events::{Event, Events, Tells, WatchId, is_exhausted};
 pub use fault::{Step, report_steps, step};
 pub use look::{Dirent, FileKind, Listing, Near, Stat, now, stat_file};
 pub use writer::Writer;

@@ -55,7 +55,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 8 | [`cli`]: one file per command, errors into sentences and exit codes, the terminal |
-//! | 7 | [`node`]: the process that keeps running: what is due, and when |
+//! | 7 | [`node`]: the process that keeps running: which folders changed; what is due, and when |
 //! | 6 | [`config`]: what was typed, and what stands in the configuration, into what it means; [`drill`]: a restore for practice |
 //! | 5 | [`backup`]: a full, or a differential; [`restore`]: a set, or part of one, as it was; [`export`]: the same for other programs; [`mount`]: all points as a file system |
 //! | 4 | [`sync`]: one cycle, in the order in which it happens; [`repository`]: restore points |

@@ -33,7 +33,7 @@ pub use capture::CAPTURE_MAX;
 pub use diff::{Diff, Found, Renamed};
 pub use messages::chase;
 pub use quick::{Check, Expected};
-pub(super) use sight::is_racy;
+pub use sight::is_racy;
 
 /// How often a folder that changes under the eyes is read again before what was seen is taken.
 const TRIES: usize = 5;

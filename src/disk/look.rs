@@ -109,6 +109,25 @@ impl Root {
         quick().map_err(self.error("cannot look at", path))
     }
 
+    /// As [`Root::stat`], asking the host that keeps the file where that is another one: what this host remembers of it
+    /// may be old.
+    ///
+    /// # Errors
+    /// As [`Root::stat`].
+    pub fn stat_fresh(&self, path: &TreePath) -> Result<Stat> {
+        let look = || -> io::Result<Stat> {
+            if path.is_root() {
+                return stat_how(self.fd.as_fd(), b"", AtFlags::STATX_FORCE_SYNC);
+            }
+            if path.as_bytes().len() < CALL_MAX {
+                return stat_how(self.fd.as_fd(), path.as_bytes(), AtFlags::STATX_FORCE_SYNC);
+            }
+            let (directory, name) = self.at(path)?;
+            stat_how(directory.as_fd(), name.as_bytes(), AtFlags::STATX_FORCE_SYNC)
+        };
+        look().map_err(self.error("cannot look at", path))
+    }
+
     /// As [`Root::stat`]; `None` where nothing is there.
     ///
     /// # Errors
@@ -173,6 +192,41 @@ impl Root {
         sys::fstatfs(&*self.fd).is_ok_and(|fs| LOCAL.contains(&fs.f_type))
     }
 
+    /// Whether other hosts may change what is in a directory without this one being told: a network or cluster file
+    /// system, or one whose program might be (FUSE).
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn is_shared(&self, path: &TreePath) -> Result<bool> {
+        // NFS, CIFS, SMB2, SMB, FUSE (GlusterFS, sshfs), 9p, Ceph, OCFS2, GFS2, Lustre, AFS, Coda, BeeGFS, GPFS, virtiofs'
+        // own number is FUSE's (statfs(2), linux/magic.h).
+        const SHARED: [u32; 14] = [
+            0x6969,
+            0xff53_4d42,
+            0xfe53_4d42,
+            0x517b,
+            0x6573_5546,
+            0x0102_1997,
+            0x00c3_6400,
+            0x7461_636f,
+            0x0116_1970,
+            0x0bd0_0bd0,
+            0x5346_414f,
+            0x7375_7245,
+            0x1983_0326,
+            0x4750_4653,
+        ];
+        let look = || -> io::Result<bool> {
+            let kind = match path.is_root() {
+                true => sys::fstatfs(&*self.fd)?,
+                false => sys::fstatfs(self.walk(path)?)?,
+            };
+            // The field is wider than the number and its sign is of no meaning.
+            Ok(SHARED.contains(&(kind.f_type as u32)))
+        };
+        look().map_err(self.error("cannot look at", path))
+    }
+
     /// Bytes that may still be written to the file system.
     ///
     /// # Errors
@@ -183,6 +237,13 @@ impl Root {
             Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
         };
         look().map_err(self.error("cannot look at", &TreePath::root()))
+    }
+
+    /// Whether the path of this directory still leads to it.
+    pub fn is_in_place(&self) -> bool {
+        let (there, own) = (Root::open(&self.path), stat_at(self.fd.as_fd(), b""));
+        let there = there.and_then(|there| there.stat(&TreePath::root()));
+        matches!((there, own), (Ok(there), Ok(own)) if (there.ino, there.device) == (own.ino, own.device))
     }
 
     /// Tells this directory from another that is, or was, in its place: made of inode number and time of birth.
@@ -290,7 +351,11 @@ impl<'r> Near<'r> {
 }
 
 pub(super) fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
-    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    stat_how(directory, name, AtFlags::STATX_DONT_SYNC)
+}
+
+fn stat_how(directory: BorrowedFd<'_>, name: &[u8], how: AtFlags) -> io::Result<Stat> {
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | how;
     if name.is_empty() {
         flags |= AtFlags::EMPTY_PATH;
     }

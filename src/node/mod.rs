@@ -1,5 +1,6 @@
-//! The process that keeps running.
+//! The process that keeps running: what it watches, what it has to do and when, and what it tells of itself.
 //!
 //! Layer 7. `schedule` is pure: what is due is a value, and whoever keeps running does it.
 
 pub mod schedule;
+pub mod watch;

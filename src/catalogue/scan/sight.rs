@@ -111,7 +111,7 @@ impl Scanner<'_> {
 }
 
 /// Whether a file or directory was changed so lately that another change may not show in its times.
-pub(in crate::catalogue) fn is_racy(stat: &Stat) -> bool {
+pub fn is_racy(stat: &Stat) -> bool {
     let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
     let margin = if coarse { RACY_COARSE } else { RACY_FINE };
     // A time in the future proves nothing either; but one far ahead would mean listing for ever.
