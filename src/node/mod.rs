@@ -3,4 +3,5 @@
 //! Layer 7. `schedule` is pure: what is due is a value, and whoever keeps running does it.
 
 pub mod schedule;
+pub mod status;
 pub mod watch;

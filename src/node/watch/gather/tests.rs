@@ -171,7 +171,7 @@ proptest! {
             let dirt = Dirt { new_mail: step.new_mail, below: step.below, events: 1 };
             gather.dirty(at.clone(), dirt, now);
             open.push((at, now, step.new_mail));
-            if number as u64 % busy == 0 {
+            if (number as u64).is_multiple_of(busy) {
                 gather.dirty(path("busy"), mail(), now);
                 open.push((path("busy"), now, true));
             }
