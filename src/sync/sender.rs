@@ -358,7 +358,7 @@ pub(super) fn recorded_kind(catalogue: &Catalogue) -> Result<Option<SetKind>> {
 
 /// A tree with a Maildir folder in it is one of Maildirs. A home directory of ten thousand other files before
 /// the first folder is not what this is for; `--kind` says it then.
-pub(super) fn detect_kind(source: &Path) -> SetKind {
+pub fn detect_kind(source: &Path) -> SetKind {
     let is_folder = |entry: &walkdir::DirEntry| {
         entry.file_type().is_dir() && entry.path().join("cur").is_dir() && entry.path().join("new").is_dir()
     };
