@@ -1,6 +1,6 @@
 //! Two hosts are paired by the command: with the right code, with wrong ones, with strangers around.
 
-use mailtwin::peer::{entry, host_key};
+use mailtwin::peer::host_key;
 use mailtwin::transport::key::PeerKey;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -30,11 +30,11 @@ impl Host {
     }
 
     fn config(&self) -> PathBuf {
-        self.home.path().join(entry::NAME)
+        self.home.path().join("mailtwin.toml")
     }
 
     fn key_file(&self) -> PathBuf {
-        self.home.path().join(host_key::NAME)
+        self.home.path().join("key")
     }
 
     fn key(&self) -> PeerKey {
@@ -119,7 +119,7 @@ fn each_host_gets_the_others_name_address_and_key_into_its_configuration() {
     assert_eq!(exit, Some(0), "{printed}{said}");
     for (host, other, address) in [(&mx1, &mx2, "mx2.example.org:8946"), (&mx2, &mx1, "127.0.0.1:8946")] {
         let wanted = format!(
-            "# Ours.\n\n[[peer]]\nname = \"{}\"\naddress = \"{address}\"\nkey = \"{}\"\n",
+            "# Ours.\n\n[peer.{}]\ntransport = \"tls\"\naddress = \"{address}\"\nkey = \"{}\"\n",
             other.name,
             other.key()
         );
@@ -141,7 +141,7 @@ fn a_host_that_was_reinstalled_is_paired_again_and_keeps_its_address() {
         assert_eq!(listening.end().0, Some(0));
     }
     let config = fs::read_to_string(mx1.config()).expect("reads");
-    assert_eq!(config.matches("[[peer]]").count(), 1, "{config}");
+    assert_eq!(config.matches("[peer.mx2]").count(), 1, "{config}");
     assert!(config.contains(&mx2.key().to_string()), "{config}");
     assert!(fs::read_to_string(mx2.config()).expect("reads").contains("mx1.example.org:99"));
 }
@@ -153,12 +153,12 @@ fn without_a_configuration_the_lines_are_printed_and_one_that_is_none_is_left_al
     let listening = mx2.listen(&[]);
     let asked = mx1.ask(&listening.place, &listening.code, &[]);
     ended_well(&asked);
-    let lines = format!("[[peer]]\nname = \"mx2\"\naddress = \"127.0.0.1:8946\"\nkey = \"{}\"\n", mx2.key());
+    let lines = format!("[peer.mx2]\ntransport = \"tls\"\naddress = \"127.0.0.1:8946\"\nkey = \"{}\"\n", mx2.key());
     assert!(text(&asked.stdout).ends_with(&lines), "{}", text(&asked.stdout));
     assert!(!mx1.config().exists());
     let (exit, printed, _) = listening.end();
     assert_eq!(exit, Some(23), "it is paired, and not written down: {printed}");
-    assert!(printed.contains("[[peer]]\nname = \"mx1\""), "{printed}");
+    assert!(printed.contains("[peer.mx1]\n"), "{printed}");
     assert_eq!(fs::read(mx2.config()).expect("reads"), b"[[peer");
 }
 

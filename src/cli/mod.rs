@@ -171,7 +171,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, configured: &Configured) -> u8 {
     match (&cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(arguments, matches, configured),
         (Command::Serve(arguments), _) => serve::run(arguments, &cli.config),
-        (Command::Pair(arguments), _) => pair::run(arguments, cli.config.as_deref()),
+        (Command::Pair(arguments), _) => pair::run(arguments, configured),
         (Command::Init(arguments), _) => configuration::init(arguments, cli.config.as_deref()),
         (Command::CheckConfig(arguments), _) => configuration::check(arguments, cli.config.as_deref()),
         (Command::Backup(arguments), _) => backup::run(arguments),

@@ -201,7 +201,7 @@ pub fn surroundings(configuration: &Configuration, file: &Path, line: impl Fn(&s
         }
         Err(error) if by_tls && error.kind() == ErrorKind::NotFound => {
             let what = format!("{} is not there, and peers are reached by TLS", key.display());
-            find(Severity::Warning, "host.key".to_owned(), what, "make the key, or name its file");
+            find(Severity::Warning, "host.key".to_owned(), what, "mailtwin pair makes it; or name its file");
         }
         _ => {}
     }
