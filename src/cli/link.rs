@@ -1,9 +1,16 @@
 //! The way to another host: its options, and what is said when it is closed.
 
-use crate::config::{Link, TypedLink};
+use crate::config::file::Peer;
+use crate::config::{Link, TypedLink, peers};
+use crate::peer::host_key;
 use crate::sync::SyncError;
+use crate::transport::key::HostKey;
+use crate::transport::tls::{self, Dial};
 use crate::transport::{Connection, LinkError, ssh};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitStatus;
+use tokio::runtime::Runtime;
 
 /// Options of commands that talk to another host.
 #[derive(Clone, Debug, clap::Args)]
@@ -100,9 +107,7 @@ impl Ended<'_> {
     pub fn explain(&self, error: SyncError) -> SyncError {
         let Self { host, link, .. } = self;
         match (error, self.status.and_then(|status| status.code())) {
-            (error @ (SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_))), _) => {
-                SyncError::Failed(format!("{host}: {error}"))
-            }
+            (error @ (SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_))), _) => named(host, error),
             (SyncError::Link(error), Some(code @ (126 | 127))) => SyncError::Failed(format!(
                 "{host} cannot run {} ({error}; exit code {code}): install mailtwin there, or say with --remote-path where it is",
                 crate::path::escape(link.remote_path.as_bytes())
@@ -112,6 +117,67 @@ impl Ended<'_> {
                 link.command.join(" ")
             )),
             (error, _) => error,
+        }
+    }
+}
+
+/// An error with its host: what is wrong with what the other end says needs its name.
+pub fn named(host: &str, error: SyncError) -> SyncError {
+    match error {
+        error @ (SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_))) => {
+            SyncError::Failed(format!("{host}: {error}"))
+        }
+        error => error,
+    }
+}
+
+/// A host that was paired, while it is talked to.
+pub struct Paired<'a> {
+    peer: &'a Peer,
+    link: &'a Link,
+    key: HostKey,
+    runtime: Runtime,
+    begun: Option<tls::Link>,
+}
+
+impl<'a> Paired<'a> {
+    /// A host of the configuration; `key` is the file of this host's.
+    ///
+    /// # Errors
+    /// Where this host has no key that can be used.
+    pub fn new(key: &Path, peer: &'a Peer, link: &'a Link) -> Result<Self, SyncError> {
+        let failed = |error: &dyn std::fmt::Display| SyncError::Failed(error.to_string());
+        let file = crate::path::escape(key.as_os_str().as_bytes());
+        let missing = || {
+            let name = &peer.name;
+            SyncError::Failed(format!(
+                "this host has no key {file}, by which {name} could know it: mailtwin pair makes one"
+            ))
+        };
+        let key = host_key::load(key).map_err(|error| failed(&error))?.ok_or_else(missing)?;
+        let runtime = super::pair::runtime().map_err(|error| failed(&error))?;
+        Ok(Self { peer, link, key, runtime, begun: None })
+    }
+
+    /// Connects, and makes sure of who answers.
+    ///
+    /// # Errors
+    /// Where it cannot be reached, is another host, or does not let us in.
+    pub fn connect(&mut self) -> Result<Connection, SyncError> {
+        let dial = peers::dial(self.peer, &self.key).map_err(|error| SyncError::Failed(error.sentence))?;
+        let dial = Dial { silence: self.link.timeout, ..dial };
+        let mut begun = tls::connect(self.runtime.handle(), &dial).map_err(LinkError::from)?;
+        let connection = begun.connection.take();
+        self.begun = Some(begun);
+        let mut near = connection.ok_or(SyncError::Protocol("there is no connection"))?;
+        throttle(&mut near, self.link.rate);
+        Ok(near)
+    }
+
+    /// Says that this was the end, where anything was begun.
+    pub fn end(self) {
+        if let Some(begun) = self.begun {
+            begun.finish();
         }
     }
 }

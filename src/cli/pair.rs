@@ -113,7 +113,11 @@ fn pair(arguments: &Arguments, configured: &Configured) -> Result<u8, Failure> {
     }
 }
 
-fn runtime() -> std::io::Result<Runtime> {
+/// One thread of work for a connection.
+///
+/// # Errors
+/// Where the system has no room for it.
+pub fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 

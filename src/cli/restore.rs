@@ -115,6 +115,9 @@ pub fn run(arguments: &Arguments) -> u8 {
                 };
                 there(arguments, &view, &wanted, &request, host, link).map_err(failed)?
             }
+            (Some((Place::Paired { .. }, _)), _) => {
+                return Err(Failure("--to names a directory, here or on a host that ssh reaches".to_owned(), 2));
+            }
             (None, target) => {
                 let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);
                 let order = order(arguments)?;

@@ -2,10 +2,10 @@
 
 use super::configured::Configured;
 use super::error::{print, tell};
-use super::link::{Far, Way, throttle};
+use super::link::{Far, Paired, Way, named, throttle};
 use super::standby::Failure;
 use super::terminal::{Shown, Terminal};
-use crate::config::file::Role;
+use crate::config::file::{Configuration, Peer, Role, Set};
 use crate::config::{self, Place, Plan, Typed, UsageError};
 use crate::maildir::folder::SetKind;
 use crate::monitor::Problem;
@@ -158,22 +158,32 @@ fn of_set(arguments: &Arguments, typed: &Typed, configured: &Configured) -> Resu
     let codes: Vec<u8> = peers
         .map(|peer| {
             let plan = config::plan_set(configuration, set, peer, typed.clone(), rate);
-            cycle(arguments, plan, Some((&set.name, &peer.name)))
+            cycle(arguments, plan, Some(Names { configuration, set, peer }))
         })
         .collect();
     Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
 }
 
-/// One cycle; of a set with a peer, where their names are given.
-fn cycle(arguments: &Arguments, plan: Result<Plan, UsageError>, names: Option<(&str, &str)>) -> u8 {
+/// A set and its peer, where the configuration names them.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    configuration: &'a Configuration,
+    set: &'a Set,
+    peer: &'a Peer,
+}
+
+/// One cycle; of a set with a peer, where they have names.
+fn cycle(arguments: &Arguments, plan: Result<Plan, UsageError>, names: Option<Names<'_>>) -> u8 {
     let plan = match plan {
         Ok(plan) => plan,
         Err(failure) => return tell(&failure.sentence, failure.code),
     };
     let terminal = Terminal::new(arguments.shown());
-    let ran = match &plan.place {
-        Place::Here(_) => here(&plan, &terminal),
-        Place::There { host, .. } => there(&plan, host, &terminal),
+    let ran = match (&plan.place, names) {
+        (Place::Paired { .. }, Some(names)) => paired(&plan, names, &terminal),
+        (Place::There { host, .. }, _) => there(&plan, host, &terminal),
+        (Place::Here(_), _) => here(&plan, &terminal),
+        (Place::Paired { set, .. }, None) => Err(SyncError::Failed(format!("{set} goes to a peer only by its name"))),
     };
     let mut problems = terminal.finish();
     match ran {
@@ -209,11 +219,20 @@ fn there(plan: &Plan, host: &str, terminal: &Terminal) -> Result<Report, SyncErr
     ran.map_err(|error| ended.explain(error))
 }
 
-fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem], names: Option<(&str, &str)>) -> u8 {
+/// The far end is a host that was paired.
+fn paired(plan: &Plan, names: Names<'_>, terminal: &Terminal) -> Result<Report, SyncError> {
+    let Names { configuration, peer, .. } = names;
+    let mut far = Paired::new(&configuration.host.key, peer, &plan.link)?;
+    let ran = sender::run(&plan.request, terminal, || far.connect());
+    far.end();
+    ran.map_err(|error| named(&peer.name, error))
+}
+
+fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem], names: Option<Names<'_>>) -> u8 {
     if arguments.json {
         let mut object = json(report, problems);
-        if let Some((set, peer)) = names {
-            (object["set"], object["peer"]) = (set.into(), peer.into());
+        if let Some(Names { set, peer, .. }) = names {
+            (object["set"], object["peer"]) = (set.name.as_str().into(), peer.name.as_str().into());
         }
         print(&object.to_string());
     } else if arguments.stats && !arguments.quiet {

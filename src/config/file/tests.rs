@@ -249,6 +249,13 @@ fn what_only_the_whole_tells_is_found() {
         "mx2 calls here by TLS, and this host does not listen",
     );
     wrong(&tls.replace("ROLE", "slave"), "warning: set.mail: no restore point ever goes, and the disk fills");
+    let twice = tls.replace(
+        "[set.mail]",
+        &format!("address = \"mx2\"\n{}[set.mail]", &tls[..tls.find("[set").expect("a set")].replace("mx2", "mx3")),
+    );
+    wrong(&twice.replace("ROLE", "master"), "5: peer.mx3.key: it is the key of mx2, too");
+    let mirror = tls.replace("ROLE", "master").replace("path", "mirror = \"/srv\"\npath");
+    wrong(&mirror, "warning: set.mail.mirror: it is of no use with mx2, which is reached by TLS");
     wrong("", "warning: there is no set");
 }
 
