@@ -4,6 +4,7 @@
 
 use crate::maildir::folder::SetKind;
 use crate::sync::guard::Limit;
+use crate::sync::receiver::admission::destination_of;
 use crate::sync::sender::Request;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,9 +13,10 @@ use std::path::{Path, PathBuf};
 pub mod file;
 mod link;
 mod named;
+pub mod peers;
 
 pub use link::{Link, Place, TypedLink};
-pub use named::{may_be_name, meant, plan_set};
+pub use named::{may_be_name, plan_set};
 
 /// What was typed is no use; the sentence says why and what to do. Exit code 2, or 1 where the disk says so.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,10 @@ pub struct Plan {
 /// The first thing that cannot be.
 pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
     let place = Place::parse(&typed.destination)?;
+    plan_to(typed, place)
+}
+
+fn plan_to(typed: Typed, place: Place) -> Result<Plan, UsageError> {
     let limit = typed.max_delete.as_deref().map(Limit::parse).transpose();
     let limit = limit.map_err(|reason| wrong(format!("--max-delete: {reason}")))?.unwrap_or_default();
     let link = Link::new(&typed.link, &place)?;
@@ -76,6 +82,11 @@ pub fn plan(typed: Typed) -> Result<Plan, UsageError> {
             (path.as_os_str().as_bytes().to_vec(), path.to_string_lossy().into_owned())
         }
         Place::There { host, path } => (path.clone(), format!("{host}:{}", String::from_utf8_lossy(path))),
+        Place::Paired { peer, set } => {
+            let destination = destination_of(set);
+            let pair = format!("{peer}:{}", String::from_utf8_lossy(&destination));
+            (destination, pair)
+        }
     };
     let state = state_directory()?;
     if full_path(&state).starts_with(&source) {

@@ -1,15 +1,26 @@
 //! Two hosts are paired by the command: with the right code, with wrong ones, with strangers around.
 
-use mailtwin::peer::{entry, host_key};
+use mailtwin::config::file::{self, Configuration};
+use mailtwin::config::peers;
+use mailtwin::monitor::Quiet;
+use mailtwin::peer::host_key;
+use mailtwin::sync::receiver::serve_peer;
 use mailtwin::transport::key::PeerKey;
+use mailtwin::transport::tls::{Limits, Peers, Server};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+#[path = "support/tree.rs"]
+mod tree;
+
+use tree::{Pair, assert_mirrored, make_scenario};
 
 /// A host: a directory with its key and its configuration.
 struct Host {
@@ -30,34 +41,34 @@ impl Host {
     }
 
     fn config(&self) -> PathBuf {
-        self.home.path().join(entry::NAME)
+        self.home.path().join("mailtwin.toml")
     }
 
     fn key_file(&self) -> PathBuf {
-        self.home.path().join(host_key::NAME)
+        self.home.path().join("key")
     }
 
     fn key(&self) -> PeerKey {
         host_key::load(&self.key_file()).expect("reads").expect("was made").public()
     }
 
-    fn command(&self, options: &[&str]) -> Command {
+    /// A command of this host, which knows nothing but where the configuration is.
+    fn mailtwin(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mailtwin"));
-        command.arg("pair").args(options).args(["--name", self.name]).arg("--key").arg(self.key_file());
-        command.arg("--config").arg(self.config()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).env_remove("MAILTWIN_STATE").env("MAILTWIN_CONFIG", self.config());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// `pair`, with everything typed.
+    fn command(&self, options: &[&str]) -> Command {
+        let mut command = self.mailtwin(&["pair"]);
+        command.args(options).args(["--name", self.name]).arg("--key").arg(self.key_file());
         command
     }
 
     fn listen(&self, options: &[&str]) -> Listening {
-        let mut child = self.command(&[&["--listen", "127.0.0.1:0"], options].concat()).spawn().expect("starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
-        let code = code(&mut lines);
-        let mut said = BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
-        said.read_line(&mut line).expect("says where it waits");
-        let (_, rest) = line.split_once("waiting at ").unwrap_or_else(|| panic!("where it waits: {line}"));
-        let place = rest.split(": on").next().expect("a place").to_owned();
-        Listening { child, lines, said, place, code }
+        Listening::start(&mut self.command(&[&["--listen", "127.0.0.1:0"], options].concat()))
     }
 
     fn ask(&self, place: &str, code: &str, options: &[&str]) -> Output {
@@ -81,6 +92,18 @@ fn code(lines: &mut BufReader<ChildStdout>) -> String {
 }
 
 impl Listening {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let code = code(&mut lines);
+        let mut said = BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("says where it waits");
+        let (_, rest) = line.split_once("waiting at ").unwrap_or_else(|| panic!("where it waits: {line}"));
+        let place = rest.split(": on").next().expect("a place").to_owned();
+        Self { child, lines, said, place, code }
+    }
+
     fn next_code(&mut self) -> String {
         code(&mut self.lines)
     }
@@ -119,7 +142,7 @@ fn each_host_gets_the_others_name_address_and_key_into_its_configuration() {
     assert_eq!(exit, Some(0), "{printed}{said}");
     for (host, other, address) in [(&mx1, &mx2, "mx2.example.org:8946"), (&mx2, &mx1, "127.0.0.1:8946")] {
         let wanted = format!(
-            "# Ours.\n\n[[peer]]\nname = \"{}\"\naddress = \"{address}\"\nkey = \"{}\"\n",
+            "# Ours.\n\n[peer.{}]\ntransport = \"tls\"\naddress = \"{address}\"\nkey = \"{}\"\n",
             other.name,
             other.key()
         );
@@ -141,7 +164,7 @@ fn a_host_that_was_reinstalled_is_paired_again_and_keeps_its_address() {
         assert_eq!(listening.end().0, Some(0));
     }
     let config = fs::read_to_string(mx1.config()).expect("reads");
-    assert_eq!(config.matches("[[peer]]").count(), 1, "{config}");
+    assert_eq!(config.matches("[peer.mx2]").count(), 1, "{config}");
     assert!(config.contains(&mx2.key().to_string()), "{config}");
     assert!(fs::read_to_string(mx2.config()).expect("reads").contains("mx1.example.org:99"));
 }
@@ -153,12 +176,12 @@ fn without_a_configuration_the_lines_are_printed_and_one_that_is_none_is_left_al
     let listening = mx2.listen(&[]);
     let asked = mx1.ask(&listening.place, &listening.code, &[]);
     ended_well(&asked);
-    let lines = format!("[[peer]]\nname = \"mx2\"\naddress = \"127.0.0.1:8946\"\nkey = \"{}\"\n", mx2.key());
+    let lines = format!("[peer.mx2]\ntransport = \"tls\"\naddress = \"127.0.0.1:8946\"\nkey = \"{}\"\n", mx2.key());
     assert!(text(&asked.stdout).ends_with(&lines), "{}", text(&asked.stdout));
     assert!(!mx1.config().exists());
     let (exit, printed, _) = listening.end();
     assert_eq!(exit, Some(23), "it is paired, and not written down: {printed}");
-    assert!(printed.contains("[[peer]]\nname = \"mx1\""), "{printed}");
+    assert!(printed.contains("[peer.mx1]\n"), "{printed}");
     assert_eq!(fs::read(mx2.config()).expect("reads"), b"[[peer");
 }
 
@@ -273,4 +296,91 @@ fn nobody_comes() {
     let (exit, _, said) = listening.end();
     assert_eq!(exit, Some(1));
     assert!(said.contains("nobody came"), "{said}");
+}
+
+/// A host as `init` makes it, which says in its file what it is called and where its key is.
+fn initialised(name: &'static str, role: &str, state: &Path) -> Host {
+    let host = Host::new(name);
+    ended_well(&host.mailtwin(&["init", "--role", role]).output().expect("runs"));
+    let text = fs::read_to_string(host.config()).expect("was written");
+    let [name, key, state] = [format!("{name:?}"), format!("{:?}", host.key_file()), format!("{state:?}")];
+    let text = text.replace("#name = \"mx1\"", &format!("name = {name}"));
+    let text = text.replace("#key = \"/etc/mailtwin/key\"", &format!("key = {key}"));
+    let text = text.replace("#state = \"/var/lib/mailtwin\"", &format!("state = {state}"));
+    assert!([name, key, state].iter().all(|value| text.contains(value)), "{text}");
+    fs::write(host.config(), text).expect("writes");
+    host
+}
+
+fn add(host: &Host, text: &str) {
+    let before = fs::read_to_string(host.config()).expect("reads");
+    fs::write(host.config(), format!("{before}\n{text}")).expect("writes");
+}
+
+fn configuration(host: &Host) -> Configuration {
+    file::load(&host.config()).and_then(|loaded| loaded.configuration()).expect("is fine")
+}
+
+#[test]
+fn hosts_that_were_initialised_and_paired_have_configurations_that_are_fine_and_a_set_goes_between_them() {
+    let pair = Pair::new();
+    let (mx1, mx2) = (initialised("mx1", "master", &pair.state), initialised("mx2", "slave", &pair.path("unused")));
+    let key = host_key::load_or_make(&mx2.key_file()).expect("makes");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (known, quiet) = (Peers::default(), Arc::new(Quiet::default()));
+    let server = Server::start(runtime.handle(), "127.0.0.1:0", &key, known.clone(), Limits::default(), quiet);
+    let mut server = server.expect("waits");
+    let at = server.address().to_string();
+
+    // Nothing is typed that the configurations say.
+    let listening = Listening::start(&mut mx2.mailtwin(&["pair", "--listen", "127.0.0.1:0", "--address", &at]));
+    ended_well(&mx1.mailtwin(&["pair", &listening.place, "--code", &listening.code]).output().expect("runs"));
+    assert_eq!(listening.end().0, Some(0));
+    make_scenario(&pair.source);
+    add(&mx1, &format!("[set.mail]\npath = {:?}\nrole = \"master\"\npeers = [\"mx2\"]\n", pair.source));
+    add(&mx2, &format!("[set.mail]\npath = {:?}\nrole = \"slave\"\npeers = [\"mx1\"]\n", pair.mirror));
+    for host in [&mx1, &mx2] {
+        let checked = host.mailtwin(&["check-config"]).output().expect("runs");
+        ended_well(&checked);
+        assert!(!text(&checked.stdout).contains("key"), "{}", text(&checked.stdout));
+    }
+
+    let sync = |options: &[&str]| {
+        let run = mx1.mailtwin(&[&["sync", "mail"], options].concat()).output().expect("runs");
+        (run.status.code(), format!("{}{}", text(&run.stdout), text(&run.stderr)))
+    };
+    let (code, said) = sync(&[]);
+    assert!(
+        code == Some(1) && said.contains("mx2 does not let this host in: it does not know this host's key"),
+        "{code:?} {said}"
+    );
+    let slave = configuration(&mx2);
+    known.replace(peers::known(&slave));
+    let stranger = Configuration { sets: Default::default(), ..slave.clone() };
+    let hosts = [stranger, slave.clone(), slave];
+    // Where a run fails, nobody waits for this thread.
+    std::thread::spawn(move || {
+        for configuration in hosts {
+            let mut link = server.next_link().expect("the server waits");
+            let connection = link.connection.take().expect("a fresh link has its connection");
+            let _ = serve_peer(connection, &peers::admission(&configuration, &link.peer));
+            link.finish();
+        }
+    });
+    let (code, said) = sync(&[]);
+    assert!(code == Some(1) && said.contains("mx1 may not replicate into the set mail"), "{code:?} {said}");
+    for _ in 0..2 {
+        let (code, said) = sync(&["--json"]);
+        assert!(code == Some(0) && said.contains("\"peer\":\"mx2\""), "{code:?} {said}");
+        assert_mirrored(&pair);
+        fs::write(pair.source.join("cur").join("1700000001.more"), "more").expect("writes");
+    }
+    for option in [&["--rsh", "ssh"][..], &["--remote-path", "x"], &["--state", "/x"]] {
+        let (code, said) = sync(option);
+        assert!(code == Some(2) && said.contains("reached by TLS"), "{option:?}: {code:?} {said}");
+    }
+    fs::remove_file(mx1.key_file()).expect("removes");
+    let (code, said) = sync(&[]);
+    assert!(code == Some(1) && said.contains("this host has no key"), "{code:?} {said}");
 }

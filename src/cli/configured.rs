@@ -3,7 +3,7 @@
 use super::error::say;
 use super::standby::Failure;
 use crate::config;
-use crate::config::file::{self, Configuration, ConfigurationError, Set};
+use crate::config::file::{self, Configuration, ConfigurationError, Defaults, Host, Loaded, Set};
 use crate::path::escape;
 use std::cell::OnceCell;
 use std::ffi::OsStr;
@@ -35,6 +35,32 @@ impl Configured {
     /// Where it is not there, or wrong.
     pub fn needed(&self) -> Result<&Configuration, Failure> {
         self.read().map_err(|error| Failure(error.to_string(), 1))
+    }
+
+    /// Where it is, if it is there.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What this host is: by the file, where there is one.
+    ///
+    /// # Errors
+    /// Where there is one that is wrong.
+    pub fn host(&self) -> Result<Host, Failure> {
+        match self.read() {
+            Ok(configuration) => Ok(configuration.host.clone()),
+            Err(error) if error.is_absent() => Ok(Defaults::of_this_host().host()),
+            Err(error) => Err(Failure(error.to_string(), 1)),
+        }
+    }
+
+    /// What it says, with everything that is wrong with it, and where it stands; read now.
+    ///
+    /// # Errors
+    /// Where it is not there, or cannot be read.
+    pub fn loaded(&self) -> Result<(PathBuf, Loaded), Failure> {
+        let loaded = file::load(&self.file).map_err(|error| Failure(error.to_string(), 1))?;
+        Ok((self.file.clone(), loaded))
     }
 
     /// The set that somebody means who may mean a directory as well: a path, a directory that is there, and any word where

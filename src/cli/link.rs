@@ -1,9 +1,6 @@
-//! The way to another host: its options, and what is said when it is closed.
+//! The way to another host: its options.
 
-use crate::config::{Link, TypedLink};
-use crate::sync::SyncError;
-use crate::transport::{Connection, LinkError, ssh};
-use std::process::ExitStatus;
+use crate::config::TypedLink;
 
 /// Options of commands that talk to another host.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,73 +49,5 @@ impl Way {
     /// Whether progress is to be shown, where it is or is not by default.
     pub fn shows_progress(&self, default: bool) -> bool {
         (self.progress || default) && !self.no_progress
-    }
-}
-
-/// A program on another host, while it is talked to.
-pub struct Far<'a> {
-    host: &'a str,
-    link: &'a Link,
-    started: Option<ssh::Link>,
-}
-
-impl<'a> Far<'a> {
-    /// A host that is reached in this way.
-    pub fn new(host: &'a str, link: &'a Link) -> Self {
-        Self { host, link, started: None }
-    }
-
-    /// Starts the program there.
-    ///
-    /// # Errors
-    /// Where it cannot be started.
-    pub fn connect(&mut self) -> Result<Connection, SyncError> {
-        let mut started = ssh::start(self.host, &self.link.command, self.link.timeout).map_err(LinkError::from)?;
-        let connection = started.connection.take();
-        self.started = Some(started);
-        let mut near = connection.ok_or(SyncError::Protocol("there is no connection"))?;
-        throttle(&mut near, self.link.rate);
-        Ok(near)
-    }
-
-    /// Waits for the program to end.
-    pub fn end(self) -> Ended<'a> {
-        let status = self.started.and_then(ssh::Link::finish);
-        Ended { host: self.host, link: self.link, status }
-    }
-}
-
-/// A program on another host that has ended.
-pub struct Ended<'a> {
-    host: &'a str,
-    link: &'a Link,
-    status: Option<ExitStatus>,
-}
-
-impl Ended<'_> {
-    /// An error with what the program's end tells of it. What is wrong with what the other end says needs its name.
-    pub fn explain(&self, error: SyncError) -> SyncError {
-        let Self { host, link, .. } = self;
-        match (error, self.status.and_then(|status| status.code())) {
-            (error @ (SyncError::Protocol(_) | SyncError::Link(LinkError::Message(_))), _) => {
-                SyncError::Failed(format!("{host}: {error}"))
-            }
-            (SyncError::Link(error), Some(code @ (126 | 127))) => SyncError::Failed(format!(
-                "{host} cannot run {} ({error}; exit code {code}): install mailtwin there, or say with --remote-path where it is",
-                crate::path::escape(link.remote_path.as_bytes())
-            )),
-            (SyncError::Link(error), Some(255)) => SyncError::Failed(format!(
-                "cannot reach {host}: {error} (exit code 255): try \"{}\" by hand",
-                link.command.join(" ")
-            )),
-            (error, _) => error,
-        }
-    }
-}
-
-/// Limits what is sent, where a limit is given.
-pub fn throttle(connection: &mut Connection, rate: Option<u64>) {
-    if let Some(rate) = rate {
-        connection.sender.limit(rate);
     }
 }

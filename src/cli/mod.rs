@@ -16,6 +16,7 @@ pub mod mount;
 pub mod pair;
 pub mod points;
 pub mod restore;
+pub mod run;
 pub mod serve;
 pub mod standby;
 pub mod sync;
@@ -90,6 +91,8 @@ pub enum Command {
     Init(configuration::Init),
     /// Say what is wrong with the configuration, where, and what to do.
     CheckConfig(configuration::Check),
+    /// Keep running: follow changes, let masters in, do what is due.
+    Run(run::Arguments),
     /// Pair two hosts: each learns the other's key by a short code.
     Pair(pair::Arguments),
     /// Be the far end of a session; started by `mailtwin sync` and `mailtwin restore` through ssh.
@@ -115,7 +118,9 @@ impl Command {
             Self::Expire(arguments) => &mut arguments.standby,
             Self::Pin(arguments) | Self::Unpin(arguments) => &mut arguments.standby,
             Self::Note(arguments) => &mut arguments.standby,
-            Self::Sync(_) | Self::Init(_) | Self::CheckConfig(_) | Self::Pair(_) | Self::Serve(_) => return None,
+            Self::Sync(_) | Self::Init(_) | Self::CheckConfig(_) | Self::Pair(_) | Self::Run(_) | Self::Serve(_) => {
+                return None;
+            }
         })
     }
 }
@@ -171,7 +176,8 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, configured: &Configured) -> u8 {
     match (&cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(arguments, matches, configured),
         (Command::Serve(arguments), _) => serve::run(arguments, &cli.config),
-        (Command::Pair(arguments), _) => pair::run(arguments, cli.config.as_deref()),
+        (Command::Run(arguments), _) => run::run(arguments, configured),
+        (Command::Pair(arguments), _) => pair::run(arguments, configured),
         (Command::Init(arguments), _) => configuration::init(arguments, cli.config.as_deref()),
         (Command::CheckConfig(arguments), _) => configuration::check(arguments, cli.config.as_deref()),
         (Command::Backup(arguments), _) => backup::run(arguments),

@@ -1,15 +1,16 @@
 //! `mailtwin pair`: two hosts learn each other's key.
 
+use super::configured::Configured;
 use super::error::{print, say, tell};
-use crate::config::configuration_file;
+use crate::config::file::Host;
 use crate::peer::code::Code;
 use crate::peer::entry::{self, Noted};
 use crate::peer::exchange::{Introduction, PairError};
 use crate::peer::listen::{self, Heard, Listener};
 use crate::peer::{call, host_key};
+use crate::transport::address::Address;
 use crate::transport::tls;
-use crate::wire::pairing::{is_address, is_name};
-use std::ffi::OsStr;
+use crate::wire::pairing::is_name;
 use std::io::{BufRead, IsTerminal};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -39,7 +40,7 @@ pub struct Arguments {
     #[arg(long, value_name = "CODE", conflicts_with_all = ["listen", "show"])]
     pub code: Option<String>,
 
-    /// What this host is called by the other one [default: its host name]
+    /// What this host is called by the other one [default: that of the configuration, or its host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
@@ -47,9 +48,9 @@ pub struct Arguments {
     #[arg(long, value_name = "HOST[:PORT]")]
     pub address: Option<String>,
 
-    /// The file of this host's key; made where it is missing
-    #[arg(long, value_name = "FILE", default_value = "/etc/mailtwin/key")]
-    pub key: PathBuf,
+    /// The file of this host's key; made where it is missing [default: that of the configuration, or /etc/mailtwin/key]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
 
     /// The configuration file into which the other host is written, where there is one
     #[arg(skip)]
@@ -79,22 +80,24 @@ fn wrong(sentence: String) -> Failure {
 }
 
 /// Pairs two hosts, or shows what this one is, and gives the exit code.
-pub fn run(arguments: &Arguments, config: Option<&OsStr>) -> u8 {
-    let arguments = Arguments { config: configuration_file(config).0, ..arguments.clone() };
-    match pair(&arguments) {
+pub fn run(arguments: &Arguments, configured: &Configured) -> u8 {
+    let arguments = Arguments { config: configured.file().to_owned(), ..arguments.clone() };
+    match pair(&arguments, configured) {
         Ok(code) => code,
         Err((sentence, code)) => tell(&sentence, code),
     }
 }
 
-fn pair(arguments: &Arguments) -> Result<u8, Failure> {
-    let (name, address) = (name(arguments)?, address(arguments)?);
+fn pair(arguments: &Arguments, configured: &Configured) -> Result<u8, Failure> {
+    let host = || configured.host().map_err(|failure| (failure.0, failure.1));
+    let (name, address) = (name(arguments, host)?, address(arguments)?);
     let target = arguments.host.as_deref().map(|host| split(host, listen::PORT)).transpose()?;
     let typed = match &arguments.code {
         Some(code) => Some(code.parse::<Code>().map_err(|error| wrong(format!("--code: {error}")))?),
         None => None,
     };
-    let key = host_key::load_or_make(&arguments.key).map_err(failed)?.public();
+    let file = arguments.key.clone().map_or_else(|| Ok(host()?.key), Ok)?;
+    let key = host_key::load_or_make(&file).map_err(failed)?.public();
     let me = Introduction { name, address, key };
     if arguments.show {
         print(&format!("{} {}", me.name, me.key));
@@ -102,23 +105,26 @@ fn pair(arguments: &Arguments) -> Result<u8, Failure> {
     }
     let runtime = runtime().map_err(failed)?;
     match (target, &arguments.listen) {
-        (Some((host, port)), _) => {
-            let code = typed.map_or_else(|| ask_for_code(&host), Ok)?;
-            ask(&runtime, arguments, (&host, port), &code, &me)
+        (Some(place), _) => {
+            let code = typed.map_or_else(|| ask_for_code(&place.host), Ok)?;
+            ask(&runtime, arguments, &place, &code, &me)
         }
         (None, address) => wait(runtime.handle(), arguments, address.as_deref().unwrap_or_default(), &me),
     }
 }
 
-fn runtime() -> std::io::Result<Runtime> {
+/// One thread of work for a connection.
+///
+/// # Errors
+/// Where the system has no room for it.
+pub fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 // ---- what was typed ----
 
-fn name(arguments: &Arguments) -> Result<String, Failure> {
-    let own = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let name = arguments.name.clone().unwrap_or_else(own);
+fn name(arguments: &Arguments, host: impl FnOnce() -> Result<Host, Failure>) -> Result<String, Failure> {
+    let name = arguments.name.clone().map_or_else(|| Ok(host()?.name), Ok)?;
     match is_name(&name) {
         true => Ok(name),
         false => {
@@ -130,35 +136,14 @@ fn name(arguments: &Arguments) -> Result<String, Failure> {
 
 fn address(arguments: &Arguments) -> Result<Option<String>, Failure> {
     let Some(typed) = &arguments.address else { return Ok(None) };
-    let (host, port) = split(typed, tls::PORT)?;
-    Ok(Some(joined(&host, port)))
+    Ok(Some(split(typed, tls::PORT)?.to_string()))
 }
 
-/// `host`, `host:port`, `[address]:port`, or an IPv6 address alone.
-fn split(typed: &str, default: u16) -> Result<(String, u16), Failure> {
-    let shown = crate::path::escape(typed.as_bytes());
-    let no_address =
-        || wrong(format!("\"{shown}\" is no host: a name or an address, and a port if need be, as in mx2:{default}"));
-    if !is_address(typed) {
-        return Err(no_address());
-    }
-    if typed.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Ok((typed.to_owned(), default));
-    }
-    let (host, port) = match typed.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| no_address())?),
-        _ => (typed, default),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let is_host = !host.is_empty() && (!host.contains(':') || host.parse::<std::net::Ipv6Addr>().is_ok());
-    if is_host { Ok((host.to_owned(), port)) } else { Err(no_address()) }
-}
-
-fn joined(host: &str, port: u16) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
+fn split(typed: &str, default: u16) -> Result<Address, Failure> {
+    Address::parse(typed, default).ok_or_else(|| {
+        let shown = crate::path::escape(typed.as_bytes());
+        wrong(format!("\"{shown}\" is no host: a name or an address, and a port if need be, as in mx2:{default}"))
+    })
 }
 
 /// From the terminal, or from the first line of what is no terminal: then nothing is asked.
@@ -182,17 +167,16 @@ fn ask_for_code(host: &str) -> Result<Code, Failure> {
 fn ask(
     runtime: &Runtime,
     arguments: &Arguments,
-    (host, port): (&str, u16),
+    place: &Address,
     code: &Code,
     me: &Introduction,
 ) -> Result<u8, Failure> {
     let mut done = Outcome::default();
     let mut note = |other: &Introduction| {
-        done = note(&arguments.config, other, joined(host, tls::PORT));
+        done = note(&arguments.config, other, &place.host);
         Ok(())
     };
-    let paired = call::call(runtime.handle(), host, port, code, me, &mut note);
-    let place = joined(host, port);
+    let paired = call::call(runtime.handle(), &place.host, place.port, code, me, &mut note);
     let other = paired.map_err(|error| match error {
         PairError::Code | PairError::Refused(_) => {
             (format!("not paired with {place}: {error}. Start again with the code that it shows now"), 1)
@@ -209,8 +193,7 @@ fn ask(
 }
 
 fn wait(handle: &Handle, arguments: &Arguments, address: &str, me: &Introduction) -> Result<u8, Failure> {
-    let (host, port) = split(address, listen::PORT)?;
-    let place = joined(&host, port);
+    let place = split(address, listen::PORT)?.to_string();
     let unusable = |error| (format!("cannot wait at {place}: {error}: name another address with --listen"), 1);
     let mut listener = Listener::bind(handle, &place).map_err(unusable)?;
     let place = listener.address().map_err(failed)?;
@@ -219,7 +202,7 @@ fn wait(handle: &Handle, arguments: &Arguments, address: &str, me: &Introduction
         show(&code, place, me);
         let mut done = Outcome::default();
         let mut note = |from: SocketAddr, other: &Introduction| {
-            done = note(&arguments.config, other, joined(&from.ip().to_canonical().to_string(), tls::PORT));
+            done = note(&arguments.config, other, &from.ip().to_canonical().to_string());
             Ok(())
         };
         match listener.wait(&code, me, Duration::from_secs(arguments.wait), &mut note).map_err(failed)? {
@@ -247,15 +230,16 @@ fn show(code: &Code, place: SocketAddr, me: &Introduction) {
 
 /// Writes the other host down, or gives the lines that somebody has to write. An address that it did not say is the one
 /// where it was met.
-fn note(config: &Path, other: &Introduction, met: String) -> Outcome {
-    let other = Introduction { address: Some(other.address.clone().unwrap_or(met)), ..other.clone() };
+fn note(config: &Path, other: &Introduction, met: &str) -> Outcome {
+    let met = || Address { host: met.to_owned(), port: tls::PORT }.to_string();
+    let other = Introduction { address: Some(other.address.clone().unwrap_or_else(met)), ..other.clone() };
     let (shown, name) = (crate::path::escape(config.as_os_str().as_bytes()), &other.name);
     if !config.exists() {
         let line = format!("# There is no {shown} yet: it needs these lines.\n{}", entry::lines(&other));
         return Outcome { line, is_unwritten: false };
     }
     let line = match entry::note(config, &other) {
-        Ok(Noted::Added) => format!("{name} is now a [[peer]] in {shown}"),
+        Ok(Noted::Added) => format!("{name} is now a peer in {shown}"),
         Ok(Noted::Changed) => format!("{name} has its new key in {shown}"),
         Ok(Noted::Known) => format!("{name} was in {shown} as it is"),
         Err(error) => {
@@ -276,37 +260,15 @@ fn conclude(other: &Introduction, done: &Outcome) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::DIRECTORY;
 
     #[test]
     fn the_help_names_the_ports_and_places_that_are_used() {
         use clap::Args;
         let help = Arguments::augment_args(clap::Command::new("pair")).render_long_help().to_string();
-        for word in [
-            &format!("port: {}", listen::PORT),
-            &format!("port {}", tls::PORT),
-            &format!("{DIRECTORY}/{}", host_key::NAME),
-        ] {
+        for word in
+            [&format!("port: {}", listen::PORT), &format!("port {}", tls::PORT), &host_key::DEFAULT_FILE.to_owned()]
+        {
             assert!(help.contains(word.as_str()), "{word}: {help}");
-        }
-    }
-
-    #[test]
-    fn hosts_are_read_with_and_without_a_port() {
-        let at = |text: &str| split(text, 7).map_err(|failure| failure.0);
-        for (typed, host, port) in [
-            ("mx2", "mx2", 7),
-            ("mx2:99", "mx2", 99),
-            ("[::1]:99", "::1", 99),
-            ("[::1]", "::1", 7),
-            ("2001:db8::1", "2001:db8::1", 7),
-            ("192.0.2.1:1", "192.0.2.1", 1),
-        ] {
-            assert_eq!(at(typed), Ok((host.to_owned(), port)), "{typed}");
-            assert_eq!(at(&joined(host, port)), Ok((host.to_owned(), port)), "{typed}");
-        }
-        for wrong in ["", ":1", "mx2:", "mx2:x", "mx2:99999", "-x", "a b", "mx2/x", "a:b:c"] {
-            assert!(at(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -3,12 +3,13 @@
 use super::deleted::Deleted;
 use super::error::{print, say, tell};
 use super::find::Filters;
-use super::link::{Far, Way};
+use super::link::Way;
 use super::standby::{Failure, Moment, Standby, bytes, run as running};
 use super::terminal::{Shown, Terminal};
 use crate::backup;
 use crate::config::{Link, Place, UsageError};
 use crate::disk::now;
+use crate::node::way::Far;
 use crate::path::Name;
 use crate::repository::gone::{Gone, Graves};
 use crate::repository::label::PointKind;
@@ -114,6 +115,9 @@ pub fn run(arguments: &Arguments) -> u8 {
                     counts: arguments.shows_progress(),
                 };
                 there(arguments, &view, &wanted, &request, host, link).map_err(failed)?
+            }
+            (Some((Place::Paired { .. }, _)), _) => {
+                return Err(Failure("--to names a directory, here or on a host that ssh reaches".to_owned(), 2));
             }
             (None, target) => {
                 let target = target.as_ref().and_then(Option::as_ref).unwrap_or(&arguments.standby.standby);

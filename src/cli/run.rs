@@ -110,9 +110,7 @@ fn signals(runtime: &Runtime) -> std::io::Result<Receiver<Signal>> {
     let _inside = runtime.enter();
     for (kind, meaning) in meanings {
         let (mut heard, told) = (signal(kind)?, told.clone());
-        runtime.spawn(async move {
-            while heard.recv().await.is_some() && told.send(meaning).is_ok() {}
-        });
+        runtime.spawn(async move { while heard.recv().await.is_some() && told.send(meaning).is_ok() {} });
     }
     Ok(signals)
 }

@@ -42,11 +42,11 @@ pub fn run(_arguments: &Arguments, file: &Option<OsString>) -> u8 {
 fn meaning(mut hello: Hello, file: &Option<OsString>) -> Result<Hello, SyncError> {
     let configured = Configured::new(file.as_deref());
     let configuration = || configured.needed().map_err(|failure| failure.0);
-    let meant = config::meant(&hello.destination, configuration).map_err(SyncError::Failed)?;
-    if let Some((path, state)) = meant {
-        hello.destination = path.into_os_string().into_vec();
+    let meant = config::peers::meant(&hello.destination, configuration).map_err(SyncError::Failed)?;
+    if let Some(set) = meant {
+        hello.destination = set.mirror.into_os_string().into_vec();
         let bytes = |state: std::path::PathBuf| serde_bytes::ByteBuf::from(state.into_os_string().into_vec());
-        hello.state = hello.state.take().or(state.map(bytes));
+        hello.state = hello.state.take().or(set.state.map(bytes));
     }
     Ok(hello)
 }

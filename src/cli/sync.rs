@@ -2,17 +2,15 @@
 
 use super::configured::Configured;
 use super::error::{print, tell};
-use super::link::{Far, Way, throttle};
+use super::link::Way;
 use super::standby::Failure;
 use super::terminal::{Shown, Terminal};
-use crate::config::file::Role;
-use crate::config::{self, Place, Plan, Typed, UsageError};
+use crate::config::file::{Configuration, Peer, Role, Set};
+use crate::config::{self, Plan, Typed, UsageError};
 use crate::maildir::folder::SetKind;
 use crate::monitor::Problem;
-use crate::node::schedule;
+use crate::node::{schedule, way};
 use crate::sync::sender::{self, Report};
-use crate::sync::{SyncError, receiver};
-use crate::transport::pipe;
 use clap::{ArgMatches, ValueEnum};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -158,23 +156,29 @@ fn of_set(arguments: &Arguments, typed: &Typed, configured: &Configured) -> Resu
     let codes: Vec<u8> = peers
         .map(|peer| {
             let plan = config::plan_set(configuration, set, peer, typed.clone(), rate);
-            cycle(arguments, plan, Some((&set.name, &peer.name)))
+            cycle(arguments, plan, Some(Names { configuration, set, peer }))
         })
         .collect();
     Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
 }
 
-/// One cycle; of a set with a peer, where their names are given.
-fn cycle(arguments: &Arguments, plan: Result<Plan, UsageError>, names: Option<(&str, &str)>) -> u8 {
+/// A set and its peer, where the configuration names them.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    configuration: &'a Configuration,
+    set: &'a Set,
+    peer: &'a Peer,
+}
+
+/// One cycle; of a set with a peer, where they have names.
+fn cycle(arguments: &Arguments, plan: Result<Plan, UsageError>, names: Option<Names<'_>>) -> u8 {
     let plan = match plan {
         Ok(plan) => plan,
         Err(failure) => return tell(&failure.sentence, failure.code),
     };
     let terminal = Terminal::new(arguments.shown());
-    let ran = match &plan.place {
-        Place::Here(_) => here(&plan, &terminal),
-        Place::There { host, .. } => there(&plan, host, &terminal),
-    };
+    let configuration = names.map(|names| names.configuration);
+    let ran = way::reach(configuration, &plan, &mut |connect| sender::run(&plan.request, &terminal, connect));
     let mut problems = terminal.finish();
     match ran {
         Ok(report) => {
@@ -188,32 +192,11 @@ fn cycle(arguments: &Arguments, plan: Result<Plan, UsageError>, names: Option<(&
     }
 }
 
-/// Both ends in this process.
-fn here(plan: &Plan, terminal: &Terminal) -> Result<Report, SyncError> {
-    std::thread::scope(|scope| {
-        sender::run(&plan.request, terminal, || {
-            let (mut near, far) = pipe::pair("the slave");
-            // What goes wrong there is said through the pipe.
-            scope.spawn(move || drop(receiver::serve(far)));
-            throttle(&mut near, plan.link.rate);
-            Ok(near)
-        })
-    })
-}
-
-/// The far end is a program on another host.
-fn there(plan: &Plan, host: &str, terminal: &Terminal) -> Result<Report, SyncError> {
-    let mut far = Far::new(host, &plan.link);
-    let ran = sender::run(&plan.request, terminal, || far.connect());
-    let ended = far.end();
-    ran.map_err(|error| ended.explain(error))
-}
-
-fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem], names: Option<(&str, &str)>) -> u8 {
+fn conclude(arguments: &Arguments, report: &Report, problems: &[Problem], names: Option<Names<'_>>) -> u8 {
     if arguments.json {
         let mut object = json(report, problems);
-        if let Some((set, peer)) = names {
-            (object["set"], object["peer"]) = (set.into(), peer.into());
+        if let Some(Names { set, peer, .. }) = names {
+            (object["set"], object["peer"]) = (set.name.as_str().into(), peer.name.as_str().into());
         }
         print(&object.to_string());
     } else if arguments.stats && !arguments.quiet {

@@ -27,6 +27,8 @@ pub use window::{Rate, Weekdays, Window};
 
 use crate::maildir::folder::SetKind;
 use crate::sync::guard::Limit;
+use crate::transport::address::Address;
+use crate::transport::key::PeerKey;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,9 +38,6 @@ use std::time::Duration;
 
 /// Where the file is, where nobody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/mailtwin/mailtwin.toml";
-
-/// Where a host listens for others, and where others are listened to, where nothing else is said.
-pub const DEFAULT_PORT: u16 = 8946;
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,10 +89,10 @@ pub struct Peer {
 pub enum Transport {
     /// TLS, both ends known by their keys.
     Tls {
-        /// Host and port; `None` for one that only calls here.
-        address: Option<String>,
+        /// `None` for one that only calls here.
+        address: Option<Address>,
         /// The public key that it must have.
-        key: [u8; 32],
+        key: PeerKey,
     },
     /// A program that reaches it, mostly ssh.
     Ssh {

@@ -18,6 +18,13 @@ pub enum Place {
         /// As the far end opens it.
         path: Vec<u8>,
     },
+    /// A set of a host that was paired, which knows where it is. Nobody can type that but as the name of a set.
+    Paired {
+        /// As the configuration calls the host.
+        peer: String,
+        /// As both hosts call the set.
+        set: String,
+    },
 }
 
 /// What was typed of the way to another host.

@@ -77,9 +77,13 @@ impl Follower {
 
     fn failed(&self, error: &SyncError) {
         let sentence = error.to_string();
-        let is_new = self.board.get().sets.get(&self.set).and_then(|set| set.peers.get(&self.peer)).is_none_or(|peer| {
-            peer.error.as_ref() != Some(&sentence)
-        });
+        let is_new = self
+            .board
+            .get()
+            .sets
+            .get(&self.set)
+            .and_then(|set| set.peers.get(&self.peer))
+            .is_none_or(|peer| peer.error.as_ref() != Some(&sentence));
         // The same failure again and again is one line, and a number in the status.
         self.lines.say(if is_new { Level::Error } else { Level::Debug }, &sentence);
         self.note(|peer| {
@@ -96,7 +100,7 @@ impl Follower {
         let peer = self.configuration.peers.get(&self.peer).ok_or_else(missing)?;
         self.state("connecting");
         let plan = self.plan(set, peer)?;
-        let kind = plan.request.kind.unwrap_or_default();
+        let kind = plan.request.kind.unwrap_or_else(|| detect_kind(&set.path));
         let scope = Scope { kind, filter: Filter::new(kind, &plan.request.filters)? };
         let most = self.configuration.limits.watches.and_then(|most| usize::try_from(most).ok());
         let options = Options { kind: WatchKind::Auto, most_watches: most };
@@ -105,7 +109,7 @@ impl Follower {
             .map_err(|error| SyncError::Failed(format!("cannot watch {}: {error}", set.path.display())))?;
         self.control.wake_by(Some(watcher.waker()));
         let mut feed = Watched::new(self, watcher);
-        let ended = way::reach(&self.configuration, &plan, &mut |connect| {
+        let ended = way::reach(Some(&self.configuration), &plan, &mut |connect| {
             follow(&plan.request, &self.lines, connect, &mut feed)
         });
         self.control.wake_by(None);

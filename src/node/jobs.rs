@@ -130,13 +130,20 @@ impl Jobs {
             let (code, said) = match command.output() {
                 Ok(output) => {
                     let words = String::from_utf8_lossy(&output.stderr).into_owned();
-                    let words = if words.trim().is_empty() { String::from_utf8_lossy(&output.stdout).into_owned() } else { words };
+                    let words = if words.trim().is_empty() {
+                        String::from_utf8_lossy(&output.stdout).into_owned()
+                    } else {
+                        words
+                    };
                     (output.status.code().unwrap_or(-1), words.trim().lines().last().unwrap_or_default().to_owned())
                 }
                 Err(error) => (-1, format!("cannot be run: {error}")),
             };
             let level = if code == 0 { Level::Info } else { Level::Error };
-            lines.say(level, &format!("{name}: {said}{}", if code == 0 { String::new() } else { format!(" (exit code {code})") }));
+            lines.say(
+                level,
+                &format!("{name}: {said}{}", if code == 0 { String::new() } else { format!(" (exit code {code})") }),
+            );
             board.job(&due.set, name, |job| (job.ended, job.code, job.said) = (Some(now().seconds), Some(code), said));
             let _ = tell.send(Told::Ended(due.set, due.job));
         };
@@ -189,11 +196,14 @@ fn words(set: &Set, job: Job, slot: i64) -> Vec<OsString> {
         Job::Compare => Vec::new(),
     };
     if job == Job::Expire {
-        let keeps = [("--keep-full", keep_full.map(|keep| keep.to_string())), ("--keep-diff", keep_diff.map(|keep| keep.to_string()))];
+        let keeps = [
+            ("--keep-full", keep_full.map(|keep| keep.to_string())),
+            ("--keep-diff", keep_diff.map(|keep| keep.to_string())),
+        ];
         for (option, value) in keeps {
             words.extend(value.into_iter().flat_map(|value| [option.to_owned(), value]));
         }
-        words.extend(keep_log.into_iter().flat_map(|keep| ["--keep-log".to_owned(), format!("{}s", keep.as_secs())]));
+        words.extend(keep_log.iter().flat_map(|keep| ["--keep-log".to_owned(), format!("{}s", keep.as_secs())]));
     }
     words.push(set.name.clone());
     words.into_iter().map(OsString::from).collect()

@@ -2,6 +2,13 @@
 //!
 //! Layer 7. `schedule` is pure: what is due is a value, and whoever keeps running does it.
 
+pub mod control;
+pub mod follow;
+pub mod jobs;
+pub mod journal;
+pub mod run;
 pub mod schedule;
+pub mod serve;
 pub mod status;
 pub mod watch;
+pub mod way;

@@ -204,7 +204,8 @@ fn reload(file: &std::path::Path, current: &Mutex<Arc<Configuration>>, lines: &L
         [] => lines.say(Level::Info, "the configuration was read again"),
         others => {
             let list: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
-            let sentence = format!("restart the daemon: what changed of {} counts from its next start", list.join(", "));
+            let sentence =
+                format!("restart the daemon: what changed of {} counts from its next start", list.join(", "));
             lines.say(Level::Warning, &sentence);
         }
     }

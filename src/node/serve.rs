@@ -44,7 +44,8 @@ impl Door {
     /// Lets peers in, each in a thread of its own, as long as the process lives.
     pub fn run(mut self) {
         while let Some(link) = self.server.next_link() {
-            let (configuration, board, journal) = (self.configuration.clone(), self.board.clone(), self.journal.clone());
+            let (configuration, board, journal) =
+                (self.configuration.clone(), self.board.clone(), self.journal.clone());
             let name = link.peer.clone();
             let serve = move || session(&configuration, &board, &journal, link);
             if let Err(error) = std::thread::Builder::new().name(format!("from {name}")).spawn(serve) {
@@ -76,10 +77,7 @@ fn session(configuration: &Configuration, board: &Board, journal: &Arc<dyn Journ
     });
     link.finish();
     let lines = Lines::new(journal.clone(), set.as_deref(), Some(&peer));
-    let error = match served {
-        Ok(()) => None,
-        Err(error) => Some(error),
-    };
+    let error = served.err();
     match &error {
         None => lines.say(Level::Info, "the session has ended"),
         Some(error) => lines.say(Level::Warning, &format!("the session ended: {error}")),

@@ -1,4 +1,4 @@
-//! Writing down who was paired: a `[[peer]]` of the configuration file.
+//! Writing down who was paired: a `[peer.NAME]` of the configuration file.
 //!
 //! The rest of the file stays as it is, comments and all. A host that is there already gets its new key; its address stays,
 //! because somebody may have chosen it with care.
@@ -8,16 +8,15 @@ use super::{names, undo};
 use crate::disk::{DiskError, Root, stat_file};
 use crate::maildir::entry::Meta;
 use crate::path::{TreePath, escape};
+use crate::transport::address::Address;
+use crate::transport::tls;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{DocumentMut, Item, Table, TableLike, Value, value};
 
-/// The name of the file in [`super::DIRECTORY`].
-pub const NAME: &str = "mailtwin.toml";
-
-/// Longest configuration file that is read.
-const LONGEST: u64 = 4 << 20;
+/// Longest configuration file that is read, here and elsewhere: a longer one is none that a person wrote.
+pub const LONGEST: u64 = 1 << 20;
 
 /// Why a host was not written down.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +47,17 @@ type Result<T> = std::result::Result<T, EntryError>;
 
 /// The lines of a host, for somebody to add.
 pub fn lines(other: &Introduction) -> String {
-    let mut peers = ArrayOfTables::new();
-    peers.push(table(other));
+    let mut peers = Table::new();
+    peers.set_implicit(true);
+    peers.insert(&other.name, Item::Table(table(other)));
     let mut document = DocumentMut::new();
-    document.insert("peer", Item::ArrayOfTables(peers));
+    document.insert("peer", Item::Table(peers));
     document.to_string()
 }
 
 fn table(other: &Introduction) -> Table {
     let mut table = Table::new();
-    table.insert("name", value(&other.name));
+    table.insert("transport", value("tls"));
     if let Some(address) = &other.address {
         table.insert("address", value(address));
     }
@@ -68,20 +68,23 @@ fn table(other: &Introduction) -> Table {
 /// Puts a host into the text of a configuration file.
 ///
 /// # Errors
-/// Where the text is no TOML, or `peer` is something else in it.
+/// Where the text is no TOML, `peer` is something else in it, or the host is reached by ssh: what somebody has chosen is
+/// not undone.
 pub fn put(text: &str, other: &Introduction) -> std::result::Result<(String, Noted), String> {
     let parse = |text: &str| text.parse::<DocumentMut>().map_err(|error| error.to_string());
     let mut document = parse(text)?;
-    let key = other.key.to_string();
+    if let Some(address) = other.address.as_ref().filter(|text| Address::parse(text, tls::PORT).is_none()) {
+        return Err(format!("{} says that it is at {}, which is no host", other.name, escape(address.as_bytes())));
+    }
     if let Some(peers) = document.get_mut("peer") {
-        let peers = peers.as_array_of_tables_mut().ok_or("peer is there, but is no [[peer]]")?;
-        let place = peers.iter().position(|peer| peer.get("name").and_then(Item::as_str) == Some(&other.name));
-        if let Some(peer) = place.and_then(|place| peers.get_mut(place)) {
-            if peer.get("key").and_then(Item::as_str) == Some(&key) {
-                return Ok((text.to_owned(), Noted::Known));
-            }
-            peer.insert("key", value(key));
-            return Ok((document.to_string(), Noted::Changed));
+        let peers = peers.as_table_like_mut().ok_or("peer is there, but is no [peer.NAME]")?;
+        if let Some(peer) = peers.get_mut(&other.name) {
+            let peer =
+                peer.as_table_like_mut().ok_or_else(|| format!("peer.{} is there, but is no table", other.name))?;
+            return Ok(match renew(peer, other)? {
+                Noted::Known => (text.to_owned(), Noted::Known),
+                noted => (document.to_string(), noted),
+            });
         }
     }
     // At the end, behind comments that belong to nothing yet.
@@ -89,6 +92,28 @@ pub fn put(text: &str, other: &Introduction) -> std::result::Result<(String, Not
     let added = format!("{}{gap}{}", text.trim_end(), lines(other));
     parse(&added)?;
     Ok((added, Noted::Added))
+}
+
+/// Gives a host that is there the key that it has now.
+fn renew(peer: &mut dyn TableLike, other: &Introduction) -> std::result::Result<Noted, String> {
+    if peer.get("transport").and_then(Item::as_str) == Some("ssh") {
+        return Err(format!(
+            "{} is reached by ssh there: take [peer.{0}] out, where TLS is to take its place",
+            other.name
+        ));
+    }
+    let key = other.key.to_string();
+    match peer.get_mut("key").and_then(Item::as_value_mut) {
+        Some(old) if old.as_str().and_then(|old| old.parse().ok()) == Some(other.key) => return Ok(Noted::Known),
+        // What stands beside it stays.
+        Some(old) => {
+            let decor = old.decor().clone();
+            *old = Value::from(key);
+            *old.decor_mut() = decor;
+        }
+        None => drop(peer.insert("key", value(key))),
+    }
+    Ok(Noted::Changed)
 }
 
 /// Writes a host into the configuration file, which must be there.
@@ -108,6 +133,9 @@ pub fn note(path: &Path, other: &Introduction) -> Result<Noted> {
     let failed = |source| DiskError { operation: "cannot read", path: show.clone(), source };
     let stat = stat_file(&file).map_err(failed)?;
     let mut text = String::new();
+    if stat.size > LONGEST {
+        return Err(EntryError::Content(show, "longer than 1 MiB: is it the right file?".to_owned()));
+    }
     (&file).take(LONGEST).read_to_string(&mut text).map_err(failed)?;
     let (text, noted) = put(&text, other).map_err(|error| EntryError::Content(show.clone(), error))?;
     if noted == Noted::Known {
@@ -138,7 +166,7 @@ mod tests {
         Introduction { name: name.into(), address: Some(format!("{name}.example.org:8946")), key: PeerKey([seed; 32]) }
     }
 
-    const BEFORE: &str = "# Ours.\n[[set]]\nname = \"mail\" # all of it\npath=\"/var/vmail\"\n# That is all.\n";
+    const BEFORE: &str = "# Ours.\n[set.mail] # all of it\npath=\"/var/vmail\"\n# That is all.\n";
 
     #[test]
     fn a_host_is_added_behind_what_is_there_and_its_key_is_changed_in_place() {
@@ -147,7 +175,9 @@ mod tests {
         assert_eq!((once.as_str(), noted), (format!("{BEFORE}\n{lines}").as_str(), Noted::Added));
         assert_eq!(put(&once, &host("mx2", 1)).expect("puts"), (once.clone(), Noted::Known));
         let (two, _) = put(&once, &host("mx3", 3)).expect("puts");
-        let two = two.replace("mx2.example.org:8946\"", "192.0.2.2:9000\" # by hand");
+        let two = two
+            .replace("mx2.example.org:8946\"", "192.0.2.2:9000\" # by hand")
+            .replace(&format!("{}\"", host("mx2", 1).key), &format!("{}\" # new", host("mx2", 1).key));
         let (changed, noted) = put(&two, &host("mx2", 2)).expect("puts");
         let keys = [1, 2].map(|seed| PeerKey([seed; 32]).to_string());
         assert_eq!((changed, noted), (two.replace(&keys[0], &keys[1]), Noted::Changed));
@@ -157,8 +187,28 @@ mod tests {
     fn the_lines_alone_are_a_configuration_that_can_be_read() {
         let lines = lines(&host("mx2", 1));
         assert_eq!(put("", &host("mx2", 1)).expect("puts"), (lines.clone(), Noted::Added));
-        assert!(lines.starts_with("[[peer]]\nname = \"mx2\"\naddress = \"mx2.example.org:8946\"\nkey = \"sha256:"));
-        assert!(put("peer = 1", &host("mx2", 1)).is_err() && put("[[peer", &host("mx2", 1)).is_err());
+        let wanted = "[peer.mx2]\ntransport = \"tls\"\naddress = \"mx2.example.org:8946\"\nkey = \"sha256:";
+        assert!(lines.starts_with(wanted), "{lines}");
+        let dotted = super::lines(&host("mx2.example.org", 1));
+        assert!(dotted.starts_with("[peer.\"mx2.example.org\"]\n"), "{dotted}");
+        for wrong in ["peer = 1", "[peer]\nmx2 = 1", "[[peer]]", "[[peer", "peer = { mx3 = { address = \"mx3\" } }"] {
+            assert!(put(wrong, &host("mx2", 1)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_found_however_its_table_is_written_and_what_is_reached_by_ssh_stays_so() {
+        let key = host("mx2", 1).key;
+        for before in ["[peer.mx2]\nlevel = 3\n", "[peer]\nmx2.level = 3\n", "peer = { mx2 = { level = 3 } }\n"] {
+            let (text, noted) = put(before, &host("mx2", 1)).expect(before);
+            assert_eq!(noted, Noted::Changed, "{before}");
+            let found = text.parse::<DocumentMut>().expect("reads");
+            assert_eq!(found["peer"]["mx2"]["key"].as_str(), Some(key.to_string().as_str()), "{text}");
+            assert_eq!(found["peer"]["mx2"]["level"].as_integer(), Some(3), "{text}");
+        }
+        let error =
+            put("[peer.mx2]\ntransport = \"ssh\"\naddress = \"vmail@mx2\"\n", &host("mx2", 1)).expect_err("ssh");
+        assert!(error.contains("reached by ssh"), "{error}");
     }
 
     #[test]

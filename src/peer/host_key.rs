@@ -8,8 +8,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The name of the file in [`super::DIRECTORY`].
-pub const NAME: &str = "key";
+/// The file, where nobody names another.
+pub const DEFAULT_FILE: &str = "/etc/mailtwin/key";
 
 /// Longest file that is read: a key takes some hundred bytes.
 const LONGEST: u64 = 64 << 10;

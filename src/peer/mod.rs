@@ -16,9 +16,6 @@ use crate::path::TreePath;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Where a host keeps what it is called, whom it knows, and its key.
-pub const DIRECTORY: &str = "/etc/mailtwin";
-
 /// The name of a file beneath its directory, and with a suffix.
 fn names(path: &Path) -> Option<(&Path, TreePath, TreePath)> {
     let name = path.file_name()?.as_bytes();

@@ -4,6 +4,7 @@
 //! Layer 2. Each way a session sees a [`Sender`] and a [`Receiver`] of messages; bytes are counted as they
 //! would be on a wire, so that what a test measures in one process is true between two hosts.
 
+pub mod address;
 pub mod backoff;
 pub mod key;
 pub mod pipe;

@@ -143,7 +143,7 @@ pub fn payload_length(header: &[u8; HEADER]) -> Result<usize, PairingError> {
 /// Whether a host may be called so: it is written into files and messages.
 pub fn is_name(name: &str) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with(['-', '.'])
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with(['-', '.', '_'])
 }
 
 /// Whether this can be an address: a host or an IP address, and a port if there is one.

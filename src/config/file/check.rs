@@ -2,6 +2,7 @@
 
 use super::table::{Notes, Wrong, nearest};
 use super::{Configuration, Finding, Job, Role, Schedule, Set, Severity, Transport, Window};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -32,6 +33,7 @@ pub fn whole(configuration: &Configuration, notes: &Notes) {
         live(set, notes);
     }
     overlaps(configuration, notes);
+    keys(configuration, notes);
     for name in configuration.peers.keys() {
         if !configuration.sets.values().any(|set| set.peers.contains(name)) {
             let wrong = Wrong::new("no set names this peer", "write its name into the peers of a set, or take it out");
@@ -69,9 +71,26 @@ fn peers(configuration: &Configuration, set: &Set, notes: &Notes) {
             let hint = format!("write address = \"HOST:PORT\" below [peer.{name}]");
             error(format!("a master calls its slaves, and {name} has no address"), hint);
         }
+        if set.role == Role::Master && set.mirror.is_some() {
+            let what = format!("it is of no use with {name}, which is reached by TLS");
+            let hint = "the configuration of that host says where the set is";
+            notes.find(Severity::Warning, &format!("set.{}.mirror", set.name), Wrong::new(what, hint));
+        }
         if set.role == Role::Slave && configuration.host.listen.is_none() {
             let hint = "write listen = \"[::]:8946\" below [host]".to_owned();
             error(format!("{name} calls here by TLS, and this host does not listen"), hint);
+        }
+    }
+}
+
+/// A host is its key: two names for one would let it do what either may.
+fn keys(configuration: &Configuration, notes: &Notes) {
+    let mut names = BTreeMap::new();
+    for (name, peer) in &configuration.peers {
+        let Transport::Tls { key, .. } = &peer.transport else { continue };
+        if let Some(other) = names.insert(key, name) {
+            let wrong = Wrong::new(format!("it is the key of {other}, too"), "take one of the two out");
+            notes.find(Severity::Error, &format!("peer.{name}.key"), wrong);
         }
     }
 }
@@ -201,7 +220,7 @@ pub fn surroundings(configuration: &Configuration, file: &Path, line: impl Fn(&s
         }
         Err(error) if by_tls && error.kind() == ErrorKind::NotFound => {
             let what = format!("{} is not there, and peers are reached by TLS", key.display());
-            find(Severity::Warning, "host.key".to_owned(), what, "make the key, or name its file");
+            find(Severity::Warning, "host.key".to_owned(), what, "mailtwin pair makes it; or name its file");
         }
         _ => {}
     }

@@ -1,15 +1,13 @@
 //! Reads the file from the disk, and asks this host about it.
 
-use super::{Configuration, Defaults, Finding, Set, Severity, check, read, table};
+use super::{Configuration, Defaults, Finding, Host, Set, Severity, check, read, table};
 use crate::config::state_directory;
 use crate::path::escape;
+use crate::peer::entry::LONGEST;
 use jiff::tz::TimeZone;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// A longer file is none that a person wrote.
-const LENGTH_MAX: u64 = 1 << 20;
 
 /// The file cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +78,11 @@ impl Defaults {
             timezone: TimeZone::system(),
         }
     }
+
+    /// The host of a file that says nothing of it.
+    pub fn host(&self) -> Host {
+        read::read("", self).configuration.host
+    }
 }
 
 /// Reads a file, and looks at what it names.
@@ -93,9 +96,9 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigurationError> {
         _ => ConfigurationError::Unreadable(shown(), error),
     })?;
     let mut bytes = Vec::new();
-    let length = opened.take(LENGTH_MAX + 1).read_to_end(&mut bytes);
+    let length = opened.take(LONGEST + 1).read_to_end(&mut bytes);
     length.map_err(|error| ConfigurationError::Unreadable(shown(), error))?;
-    let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= LENGTH_MAX);
+    let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= LONGEST);
     let text = text.ok_or_else(|| ConfigurationError::NoText(shown()))?;
     let reading = read::read(&text, &Defaults::of_this_host());
     let line = |key: &str| table::line_of(&reading.lines, key);

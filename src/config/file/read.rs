@@ -8,7 +8,9 @@ use super::{
 };
 use crate::config::owners;
 use crate::maildir::folder::SetKind;
+use crate::peer::host_key;
 use crate::sync::guard::Limit;
+use crate::transport::tls as transport;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
@@ -133,12 +135,12 @@ fn default_schedule(defaults: &Defaults) -> Schedule {
 }
 
 fn host(mut table: Table<'_>, defaults: &Defaults) -> Host {
-    let everywhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), super::DEFAULT_PORT);
+    let everywhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), transport::PORT);
     let host = Host {
         name: table.value("name", value::name).unwrap_or_else(|| defaults.host.clone()),
         state: table.value("state", value::path).unwrap_or_else(|| defaults.state.clone()),
         listen: table.value("listen", value::listen).unwrap_or(Some(everywhere)),
-        key: table.value("key", value::path).unwrap_or_else(|| "/etc/mailtwin/host.key".into()),
+        key: table.value("key", value::path).unwrap_or_else(|| host_key::DEFAULT_FILE.into()),
         status: table.value("status", value::path).unwrap_or_else(|| "/run/mailtwin/status.json".into()),
     };
     table.finish();
@@ -176,7 +178,7 @@ fn tls(table: &mut Table<'_>) -> Option<Transport> {
     let is_wrong = address.is_none() && table.has("address");
     let key = table.value("key", value::key);
     if !table.has("key") {
-        let hint = "write the public key that the other host shows, in base64; or transport = \"ssh\"";
+        let hint = "pair the two hosts with mailtwin pair, which writes it; or write transport = \"ssh\"";
         table.wrong("key", Wrong::new("it is missing, and with TLS nothing else says who the peer is", hint));
     }
     for option in ["rsh", "remote_path"] {

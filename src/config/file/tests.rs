@@ -75,7 +75,7 @@ fn every_key_is_in_what_init_writes_and_all_of_that_is_good() {
             let is_other = |line: &&str| !keys.iter().any(|key| line.starts_with(key));
             text.lines().filter(is_other).map(|line| format!("{line}\n")).collect()
         };
-        let by_ssh = without(&["key = \"A"]);
+        let by_ssh = without(&["key = \"sha256:"]);
         let by_tls = without(&["rsh", "remote_path", "transport", "address"]);
         let by_tls = by_tls.replace("[peer.mx2]", "[peer.mx2]\naddress = \"mx2\"");
         for text in [&by_ssh, &by_tls] {
@@ -111,7 +111,7 @@ fn the_page_has_every_key_and_no_other() {
 #[test]
 fn what_is_said_is_what_is_meant() {
     let text = "[host]\nname = \"mx1\"\nlisten = \"none\"\n\
-        [peer.mx2]\naddress = \"mx2.example.org\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\ntimeout = \"never\"\nlevel = 9\n\
+        [peer.mx2]\naddress = \"mx2.example.org\"\nkey = \"sha256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\ntimeout = \"never\"\nlevel = 9\n\
         [set.mail]\npath = \"/var/vmail/\"\nrole = \"master\"\npeers = [\"mx2\"]\nkind = \"maildir\"\nexclude = [\"a\"]\ninclude = [\"b\"]\n\
         chown = \"5:6\"\nmax_delete = \"5%\"\n[set.mail.schedule]\nfull = \"never\"\ndifferential = \"never\"\n[set.mail.policy]\nkeep_full = \"all\"\n\
         [schedule]\ntimezone = \"Europe/Berlin\"\njitter = \"10m\"\nbandwidth = [{ from = \"22:00\", to = \"24:00\", days = [\"mon\"], rate = \"2M\" }]\n\
@@ -119,9 +119,8 @@ fn what_is_said_is_what_is_meant() {
         [limits]\nbandwidth = \"500\"\ngather = \"50ms\"\n[log]\nformat = \"json\"\nlevel = \"warn\"\n[metrics]\nlisten = \"[::1]:9411\"\n";
     let found = good(text);
     let peer = &found.peers["mx2"];
-    let key: Vec<u8> = (0..32).collect();
-    let transport =
-        Transport::Tls { address: Some("mx2.example.org:8946".into()), key: key.try_into().expect("32 bytes") };
+    let key = PeerKey(std::array::from_fn(|at| u8::try_from(at).expect("below 32")));
+    let transport = Transport::Tls { address: Some(Address { host: "mx2.example.org".into(), port: 8946 }), key };
     assert_eq!((&peer.transport, peer.timeout, peer.level), (&transport, None, Some(9)));
     let set = &found.sets["mail"];
     assert_eq!(
@@ -210,7 +209,7 @@ fn values_that_cannot_be_are_refused() {
         ("[hooks]\npre_sync = []", "the list is empty"),
         ("[hooks]\npre_sync = \"\"", "it is empty"),
         ("[peer.mx2]\naddress = \"mx2:0\"", "\"mx2:0\" is no host and port"),
-        ("[peer.mx2]\nkey = \"abc=\"", "it is no public key"),
+        ("[peer.mx2]\nkey = \"abc=\"", "\"abc=\" is no public key"),
         ("[peer.mx2]\naddress = \"mx2\"", "peer.mx2.key: it is missing, and with TLS"),
         ("[peer.mx2]\nrsh = \"ssh\"", "it is of no use with TLS"),
         ("[peer.mx2]\ntransport = \"ssh\"\naddress = \"-oProxyCommand=x\"", "names no host"),
@@ -243,13 +242,20 @@ fn what_only_the_whole_tells_is_found() {
     good(&etc.replace("[policy]", "over_live = true\n[policy]"));
     wrong(&PAIR.replace("peers", "mirror = \"/etc\"\npeers"), "set.mail.mirror: the mirror /etc lies where");
     good(&PAIR.replace("/var/vmail", "/etc/postfix"));
-    let tls = "[peer.mx2]\nkey = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"\n[set.mail]\npath = \"/a\"\nrole = \"ROLE\"\npeers = [\"mx2\"]\n";
+    let tls = "[peer.mx2]\nkey = \"sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n[set.mail]\npath = \"/a\"\nrole = \"ROLE\"\npeers = [\"mx2\"]\n";
     wrong(&tls.replace("ROLE", "master"), "a master calls its slaves, and mx2 has no address");
     wrong(
         &format!("{}[host]\nlisten = \"none\"", tls.replace("ROLE", "slave")),
         "mx2 calls here by TLS, and this host does not listen",
     );
     wrong(&tls.replace("ROLE", "slave"), "warning: set.mail: no restore point ever goes, and the disk fills");
+    let twice = tls.replace(
+        "[set.mail]",
+        &format!("address = \"mx2\"\n{}[set.mail]", &tls[..tls.find("[set").expect("a set")].replace("mx2", "mx3")),
+    );
+    wrong(&twice.replace("ROLE", "master"), "5: peer.mx3.key: it is the key of mx2, too");
+    let mirror = tls.replace("ROLE", "master").replace("path", "mirror = \"/srv\"\npath");
+    wrong(&mirror, "warning: set.mail.mirror: it is of no use with mx2, which is reached by TLS");
     wrong("", "warning: there is no set");
 }
 

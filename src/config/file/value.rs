@@ -1,19 +1,18 @@
 //! What a text of the file means: times of day, lengths of time, rates, addresses, keys.
 
 use super::table::{Table, Wrong};
-use super::{Cron, CronError, DEFAULT_PORT, Rate, Weekdays, Window};
+use super::{Cron, CronError, Rate, Weekdays, Window};
 use crate::config::link;
 use crate::moment;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use crate::transport::address::Address;
+use crate::transport::key::PeerKey;
+use crate::transport::tls;
+use crate::wire::pairing::is_name;
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
-
-/// Longest name of a host or a set.
-const NAME_MAX: usize = 64;
 
 /// The word for no limit to a rate.
 pub const UNLIMITED: &str = "unlimited";
@@ -22,9 +21,7 @@ type Result<T> = std::result::Result<T, Wrong>;
 
 /// A name of a set or a host: it must stand on a command line, and be no path.
 pub fn name(text: &str) -> Result<String> {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    match begins && text.len() <= NAME_MAX && text.bytes().all(is_good) {
+    match is_name(text) {
         true => Ok(text.to_owned()),
         false => Err(Wrong::new(
             format!("\"{}\" is no name", text.escape_debug()),
@@ -123,32 +120,10 @@ pub fn listen(text: &str) -> Result<Option<SocketAddr>> {
 }
 
 /// Host and port; the port is ours where none is given.
-pub fn address(text: &str) -> Result<String> {
-    let wrong = || {
-        Wrong::new(
-            format!("\"{text}\" is no host and port"),
-            "write \"mx2.example.org:8946\" or \"[2001:db8::2]:8946\"",
-        )
-    };
-    let is_host = |host: &str| {
-        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-    };
-    let (host, rest) = match text.strip_prefix('[') {
-        Some(inner) => {
-            let (inner, rest) = inner.split_once(']').ok_or_else(wrong)?;
-            inner.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-            (&text[..inner.len() + 2], rest)
-        }
-        None => {
-            let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-            (Some(host).filter(|host| is_host(host)).ok_or_else(wrong)?, rest)
-        }
-    };
-    match rest.strip_prefix(':') {
-        None if rest.is_empty() => Ok(format!("{host}:{DEFAULT_PORT}")),
-        Some(port) if port.parse().is_ok_and(|port: u16| port > 0) => Ok(text.to_owned()),
-        _ => Err(wrong()),
-    }
+pub fn address(text: &str) -> Result<Address> {
+    let address = Address::parse(text, tls::PORT).filter(|address| address.port > 0);
+    let hint = "write \"mx2.example.org:8946\" or \"[2001:db8::2]:8946\"";
+    address.ok_or_else(|| Wrong::new(format!("\"{}\" is no host and port", text.escape_debug()), hint))
 }
 
 /// `[user@]host`, as ssh takes it.
@@ -166,11 +141,10 @@ pub fn destination(text: &str) -> Result<String> {
     }
 }
 
-/// 32 bytes in base64.
-pub fn key(text: &str) -> Result<[u8; 32]> {
-    let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-    bytes
-        .ok_or_else(|| Wrong::new("it is no public key", "write its 32 bytes in base64: 44 characters, the last one ="))
+/// A public key, as `mailtwin pair --show` prints it.
+pub fn key(text: &str) -> Result<PeerKey> {
+    let hint = "write it as mailtwin pair --show prints it on that host: sha256: and 43 letters and digits";
+    text.parse().map_err(|_| Wrong::new(format!("\"{}\" is no public key", text.escape_debug()), hint))
 }
 
 /// Hours of a table `{ from, to, days }`.

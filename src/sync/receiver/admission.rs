@@ -42,6 +42,11 @@ pub fn destination_of(set: &str) -> Vec<u8> {
     [SET, set.as_bytes()].concat()
 }
 
+/// The name of the set, where a greeting's place of a directory has one.
+pub fn set_of(destination: &[u8]) -> Option<&[u8]> {
+    destination.strip_prefix(SET)
+}
+
 /// What a greeting asks for.
 pub fn verb(hello: &Hello) -> Verb {
     match hello {
@@ -58,7 +63,7 @@ impl Admission {
     /// Where the peer may not do that. What else there is on this host is not told.
     pub fn admit(&self, hello: Hello) -> Result<Hello> {
         let verb = verb(&hello);
-        let Some(name) = hello.destination.strip_prefix(SET) else {
+        let Some(name) = set_of(&hello.destination) else {
             return Err(SyncError::Failed(format!(
                 "{} names a directory: a host that was paired names a set, as in set:mail",
                 self.peer
