@@ -6,7 +6,7 @@ use crate::peer::host_key;
 use crate::sync::SyncError;
 use crate::transport::key::HostKey;
 use crate::transport::tls::{self, Dial};
-use crate::transport::{Connection, LinkError, ssh};
+use crate::transport::{Connection, LinkError, runtime, ssh};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -155,7 +155,7 @@ impl<'a> Paired<'a> {
             ))
         };
         let key = host_key::load(key).map_err(|error| failed(&error))?.ok_or_else(missing)?;
-        let runtime = super::pair::runtime().map_err(|error| failed(&error))?;
+        let runtime = runtime().map_err(|error| failed(&error))?;
         Ok(Self { peer, link, key, runtime, begun: None })
     }
 
