@@ -9,7 +9,7 @@ use crate::peer::exchange::{Introduction, PairError};
 use crate::peer::listen::{self, Heard, Listener};
 use crate::peer::{call, host_key};
 use crate::transport::address::Address;
-use crate::transport::tls;
+use crate::transport::{runtime, tls};
 use crate::wire::pairing::is_name;
 use std::io::{BufRead, IsTerminal};
 use std::net::SocketAddr;
@@ -111,14 +111,6 @@ fn pair(arguments: &Arguments, configured: &Configured) -> Result<u8, Failure> {
         }
         (None, address) => wait(runtime.handle(), arguments, address.as_deref().unwrap_or_default(), &me),
     }
-}
-
-/// One thread of work for a connection.
-///
-/// # Errors
-/// Where the system has no room for it.
-pub fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 // ---- what was typed ----

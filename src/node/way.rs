@@ -7,7 +7,7 @@ use crate::sync::sender::Report;
 use crate::sync::{SyncError, receiver};
 use crate::transport::key::HostKey;
 use crate::transport::tls::{self, Dial};
-use crate::transport::{Connection, LinkError, pipe, ssh};
+use crate::transport::{Connection, LinkError, pipe, runtime, ssh};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -146,7 +146,7 @@ impl<'a> Paired<'a> {
             ))
         };
         let key = host_key::load(key).map_err(|error| failed(&error))?.ok_or_else(missing)?;
-        let runtime = Runtime::new().map_err(|error| failed(&error))?;
+        let runtime = runtime().map_err(|error| failed(&error))?;
         Ok(Self { peer, link, key, runtime, begun: None })
     }
 

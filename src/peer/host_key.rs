@@ -15,7 +15,7 @@ pub const DEFAULT_FILE: &str = "/etc/mailtwin/key";
 const LONGEST: u64 = 64 << 10;
 
 /// Permission bits by which anybody but the owner could read or change the key.
-const OTHERS: u16 = 0o077;
+pub const OTHERS: u16 = 0o077;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]

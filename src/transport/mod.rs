@@ -19,6 +19,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// What moves the bytes of one connection: one thread, so that a program that talks to one host needs no more.
+///
+/// # Errors
+/// Where the system has no room for it.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
+}
+
 /// Frames that may wait between a thread and the wire.
 const QUEUE: usize = 8;
 

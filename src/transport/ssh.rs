@@ -1,7 +1,7 @@
 //! The far end as a child process, mostly ssh, and the near end of that pipe in `mailtwin serve --stdio`.
 
 use super::stream::{self, First, HEARTBEAT, Manner};
-use super::{Connection, TransportError};
+use super::{Connection, TransportError, runtime};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,10 +14,6 @@ pub struct Link {
     runtime: Option<tokio::runtime::Runtime>,
     writer: Option<tokio::task::JoinHandle<()>>,
     child: Option<Child>,
-}
-
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 /// Starts `command` and talks to it: `[ssh, host, mailtwin, serve, --stdio]`.

@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_could_do_harm_in_a_file_or_on_a_terminal_is_refused() {
-        for name in ["", "a\"b", "a\nb", "-x", ".x", "a b", "\u{1b}[2J", &"x".repeat(MAX_NAME + 1)] {
+        for name in ["", "a\"b", "a\nb", "-x", ".x", "_x", "a b", "\u{1b}[2J", &"x".repeat(MAX_NAME + 1)] {
             assert!(back(&Pairing::Proof(Proof { name: name.into(), ..proof() })).is_err(), "{name:?}");
         }
         for address in ["", "-oProxyCommand=x", "a b", "a\"", "a\n", &"x".repeat(MAX_ADDRESS + 1)] {

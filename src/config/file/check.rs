@@ -2,6 +2,7 @@
 
 use super::table::{Notes, Wrong, nearest};
 use super::{Configuration, Finding, Job, Role, Schedule, Set, Severity, Transport, Window};
+use crate::peer::host_key;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +11,6 @@ use std::path::Path;
 /// Where a host's own system is: a mirror of another host's there would take its place.
 const LIVE: [&str; 10] =
     ["/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/root", "/var/lib/dpkg", "/var/spool/postfix"];
-
-/// What may be read by whoever shares a group with its owner, or by anybody.
-const OTHERS_READ: u32 = 0o077;
 
 /// What may be written by anybody.
 const ALL_WRITE: u32 = 0o002;
@@ -214,7 +212,7 @@ pub fn surroundings(configuration: &Configuration, file: &Path, line: impl Fn(&s
     let by_tls = configuration.peers.values().any(|peer| matches!(peer.transport, Transport::Tls { .. }));
     let key = &configuration.host.key;
     match std::fs::metadata(key) {
-        Ok(there) if there.permissions().mode() & OTHERS_READ != 0 => {
+        Ok(there) if there.permissions().mode() & u32::from(host_key::OTHERS) != 0 => {
             let what = format!("others than its owner may read or change the secret key {}", key.display());
             find(Severity::Error, "host.key".to_owned(), what, &format!("chmod 0600 {}", key.display()));
         }
