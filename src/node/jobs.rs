@@ -4,6 +4,7 @@
 use super::control::Control;
 use super::journal::{Journal, Level, Lines};
 use super::schedule::{self, Due, Memory, Scheduled};
+use super::sessions::Sessions;
 use super::status::Board;
 use crate::config::file::{Configuration, Job, Policy, Set};
 use crate::disk::{DiskError, Root, now};
@@ -21,6 +22,9 @@ const AT_LEAST: Duration = Duration::from_secs(30);
 
 /// The file, in the host's state, that remembers what was done.
 const FILE: &str = "schedule.json";
+
+/// The exit code of a program that found another at work.
+const LOCKED: i32 = 10;
 
 /// What the scheduler is told.
 pub enum Told {
@@ -44,6 +48,8 @@ pub struct Jobs {
     pub board: Board,
     /// What it has to say.
     pub journal: Arc<dyn Journal>,
+    /// Sessions of masters, which some jobs cannot stand beside them.
+    pub sessions: Sessions,
     /// Those who follow, by set: they compare.
     pub followers: BTreeMap<String, Vec<Arc<Control>>>,
 }
@@ -126,19 +132,16 @@ impl Jobs {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (board, name) = (self.board.clone(), job_name(due.job));
         board.job(&due.set, name, |job| (job.begun, job.ended, job.code) = (now().seconds, None, None));
+        let sessions = self.sessions.clone();
         let run = move || {
-            let (code, said) = match command.output() {
-                Ok(output) => {
-                    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-                    let words = if words.trim().is_empty() {
-                        String::from_utf8_lossy(&output.stdout).into_owned()
-                    } else {
-                        words
-                    };
-                    (output.status.code().unwrap_or(-1), words.trim().lines().last().unwrap_or_default().to_owned())
-                }
-                Err(error) => (-1, format!("cannot be run: {error}")),
-            };
+            let (mut code, mut said) = carried_out(&mut command);
+            if code == LOCKED {
+                // The first restore point is read from the mirror, and nobody may change that meanwhile.
+                lines.say(Level::Info, &format!("{name}: sessions wait until it has been done"));
+                let alone = sessions.alone(&due.set);
+                (code, said) = carried_out(&mut command);
+                drop(alone);
+            }
             let level = if code == 0 { Level::Info } else { Level::Error };
             lines.say(
                 level,
@@ -149,6 +152,17 @@ impl Jobs {
         };
         std::thread::spawn(run);
     }
+}
+
+/// Runs a command; gives its exit code, and what it said last.
+fn carried_out(command: &mut Command) -> (i32, String) {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return (-1, format!("cannot be run: {error}")),
+    };
+    let last = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().lines().last().unwrap_or_default().to_owned();
+    let said = Some(last(&output.stderr)).filter(|said| !said.is_empty()).unwrap_or_else(|| last(&output.stdout));
+    (output.status.code().unwrap_or(-1), said)
 }
 
 fn scheduled(set: &Set) -> Scheduled<'_> {

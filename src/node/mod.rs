@@ -9,6 +9,7 @@ pub mod journal;
 pub mod run;
 pub mod schedule;
 pub mod serve;
+pub mod sessions;
 pub mod status;
 pub mod watch;
 pub mod way;

@@ -6,6 +6,7 @@ use super::follow::Follower;
 use super::jobs::{Jobs, Told};
 use super::journal::{Journal, Level, Lines};
 use super::serve::Door;
+use super::sessions::Sessions;
 use super::status::{self, Board, SetStatus, Status, VERSION};
 use crate::config::file::{self, Configuration, Finding, Role};
 use crate::config::peers;
@@ -56,7 +57,9 @@ impl Daemon {
         let board = Board::new(first(&configuration));
         status::write(&configuration.host.status, &board.get()).map_err(|error| error.to_string())?;
         let known = peers::peers(&configuration);
-        let door = Door::open(configuration.clone(), board.clone(), journal.clone(), handle, known.clone())?;
+        let sessions = Sessions::default();
+        let (served, heard) = (configuration.clone(), journal.clone());
+        let door = Door::open(served, board.clone(), heard, handle, known.clone(), sessions.clone())?;
         if let Some(door) = door {
             spawn("door", move || door.run())?;
         }
@@ -68,6 +71,7 @@ impl Daemon {
             program,
             board: board.clone(),
             journal: journal.clone(),
+            sessions,
             followers: followers.clone(),
         };
         let (tell, told) = Jobs::channel();

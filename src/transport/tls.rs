@@ -75,6 +75,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Hangs up, though the session goes on: it hears that the other end has gone.
+    pub fn hang_up(&self) -> tokio::task::AbortHandle {
+        self.tasks.reader.abort_handle()
+    }
+
     /// Waits until everything queued is sent, and the other end has heard that this was the end. Every sender must be
     /// gone. Not to be called from a task of the runtime.
     pub fn finish(mut self) {
