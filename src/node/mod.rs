@@ -1,7 +1,10 @@
 //! The process that keeps running: what it watches, what it has to do and when, and what it tells of itself.
 //!
-//! Layer 7. `schedule` is pure: what is due is a value, and whoever keeps running does it.
+//! Layer 7. `schedule` is pure: what is due is a value, and whoever keeps running does it. `health` is pure,
+//! too: it judges what `status` and `kept` tell.
 
+pub mod health;
+pub mod kept;
 pub mod schedule;
 pub mod status;
 pub mod watch;
