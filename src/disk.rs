@@ -35,7 +35,7 @@ pub use attributes::read_xattrs;
 pub use error::{DiskError, Result};
 pub use events::{Event, Events, Tells, WatchId, is_exhausted};
 pub use fault::{Step, report_steps, step};
-pub use look::{Dirent, FileKind, Listing, Near, Stat, now, stat_file};
+pub use look::{Dirent, FileKind, Fullness, Listing, Near, Stat, now, stat_file};
 pub use writer::Writer;
 
 /// Open directories that a root keeps at hand.

@@ -178,6 +178,27 @@ fn folders_made_renamed_and_removed_beneath_what_is_named_follow() {
 }
 
 #[test]
+fn a_folder_that_goes_goes_though_a_watcher_names_it_and_more() {
+    let pair = Pair::new();
+    make_mailbox(&pair.source.join("anna"), 1);
+    pair.sync_and_settle();
+    let steps: Vec<Step<'_>> = vec![Box::new(|_| {
+        let anna = pair.source.join("anna");
+        let ben = Folder::create(&pair.source.join("ben"));
+        ben.deliver(5002, b"Subject: first\n\nmail\n");
+        rename(&anna.join(".Sent"), &anna.join(".Was-Sent"));
+        fs::remove_dir_all(anna.join(".Archive.2024")).expect("removed");
+        let below = |path: &str| Unit { below: true, ..unit(&pair, &pair.source.join(path)) };
+        let named = [below("anna/.Was-Sent"), below("ben"), unit(&pair, &pair.source), unit(&pair, &anna)];
+        Turn::Some([&named[..], &[below("anna/.Archive.2024")]].concat())
+    })];
+    let report = followed(&pair, steps, || None);
+    assert!(report.in_sync);
+    assert_eq!(report.counters.directories_renamed, 1);
+    assert_mirrored(&pair);
+}
+
+#[test]
 fn what_was_acknowledged_stays_where_the_session_breaks_before_its_rest() {
     let pair = synced_mailbox();
     let inbox = inbox(&pair);

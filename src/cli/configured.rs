@@ -112,6 +112,21 @@ impl Configured {
         })
     }
 
+    /// The set of this name, or all of them.
+    ///
+    /// # Errors
+    /// Where there is none of this name, or the configuration is not there or wrong.
+    pub fn sets(&self, typed: Option<&OsStr>) -> Result<Vec<&Set>, Failure> {
+        let configuration = self.needed().map_err(|Failure(sentence, _)| Failure(sentence, 2))?;
+        let Some(typed) = typed else { return Ok(configuration.sets.values().collect()) };
+        self.find(configuration, typed).map(|set| vec![set]).ok_or_else(|| {
+            let (name, file) = (escape(typed.as_bytes()), escape(self.file.as_os_str().as_bytes()));
+            let sets: Vec<&str> = configuration.sets.keys().map(String::as_str).collect();
+            let known = if sets.is_empty() { "none".to_owned() } else { sets.join(", ") };
+            Failure(format!("there is no set {name} in {file} (sets: {known})"), 2)
+        })
+    }
+
     fn find<'a>(&self, configuration: &'a Configuration, typed: &OsStr) -> Option<&'a Set> {
         configuration.sets.get(typed.to_str()?)
     }

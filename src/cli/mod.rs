@@ -3,6 +3,7 @@
 //! Layer 8. `error` turns a failure into a sentence and an exit code, `terminal` shows progress.
 
 pub mod backup;
+pub mod check;
 pub mod configuration;
 pub mod configured;
 pub mod deleted;
@@ -19,6 +20,7 @@ pub mod restore;
 pub mod run;
 pub mod serve;
 pub mod standby;
+pub mod status;
 pub mod sync;
 pub mod syslog;
 pub mod terminal;
@@ -87,6 +89,10 @@ pub enum Command {
     Unpin(points::Pin),
     /// Say something of a restore point.
     Note(points::Note),
+    /// Tell how things stand: role, position, lag, what would be lost, restore points.
+    Status(status::Arguments),
+    /// Judge how things stand, as a plugin of Nagios.
+    Check(check::Arguments),
     /// Write a configuration to begin with.
     Init(configuration::Init),
     /// Say what is wrong with the configuration, where, and what to do.
@@ -121,6 +127,7 @@ impl Command {
             Self::Sync(_) | Self::Init(_) | Self::CheckConfig(_) | Self::Pair(_) | Self::Run(_) | Self::Serve(_) => {
                 return None;
             }
+            Self::Status(_) | Self::Check(_) => return None,
         })
     }
 }
@@ -147,7 +154,7 @@ pub fn main() -> u8 {
         Ok(matches) => matches,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { 2 } else { 0 };
+            return if error.use_stderr() { usage_code(std::env::args_os().skip(1)) } else { 0 };
         }
     };
     let mut cli = match Cli::from_arg_matches(&matches) {
@@ -172,6 +179,17 @@ pub fn main() -> u8 {
     code
 }
 
+/// The exit code of wrong usage. To whoever runs `check`, 2 says that mail is in danger.
+fn usage_code(words: impl Iterator<Item = OsString>) -> u8 {
+    let mut words = words.peekable();
+    while let Some(word) = words.next_if(|word| word.as_encoded_bytes().starts_with(b"--config")) {
+        if word == "--config" {
+            words.next();
+        }
+    }
+    if words.next().is_some_and(|word| word == "check") { check::UNKNOWN } else { 2 }
+}
+
 fn run(cli: &Cli, matches: &clap::ArgMatches, configured: &Configured) -> u8 {
     match (&cli.command, matches.subcommand()) {
         (Command::Sync(arguments), Some((_, matches))) => sync::run(arguments, matches, configured),
@@ -180,6 +198,8 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, configured: &Configured) -> u8 {
         (Command::Pair(arguments), _) => pair::run(arguments, configured),
         (Command::Init(arguments), _) => configuration::init(arguments, cli.config.as_deref()),
         (Command::CheckConfig(arguments), _) => configuration::check(arguments, cli.config.as_deref()),
+        (Command::Status(arguments), _) => status::run(arguments, configured),
+        (Command::Check(arguments), _) => check::run(arguments, configured),
         (Command::Backup(arguments), _) => backup::run(arguments),
         (Command::Points(arguments), _) => points::run(arguments),
         (Command::Ls(arguments), _) => find::ls(arguments),

@@ -84,6 +84,22 @@ pub struct Listing {
     pub at_once: bool,
 }
 
+/// How full a file system is, in percent of what may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fullness {
+    /// Of its bytes.
+    pub bytes: f64,
+    /// Of its inodes; zero where they are not counted.
+    pub inodes: f64,
+}
+
+fn percent(used: u64, free: u64) -> f64 {
+    match used.saturating_add(free) {
+        0 => 0.0,
+        all => used as f64 * 100.0 / all as f64,
+    }
+}
+
 /// This host's clock, by which file systems stamp files and the slave its batches.
 pub fn now() -> Time {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -235,6 +251,20 @@ impl Root {
         let look = || -> io::Result<u64> {
             let stat = sys::fstatvfs(&*self.fd)?;
             Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        };
+        look().map_err(self.error("cannot look at", &TreePath::root()))
+    }
+
+    /// How full the file system is.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn fullness(&self) -> Result<Fullness> {
+        let look = || -> io::Result<Fullness> {
+            let stat = sys::fstatvfs(&*self.fd)?;
+            // What is free for root alone is neither used nor free, as df(1) counts.
+            let bytes = percent(stat.f_blocks.saturating_sub(stat.f_bfree), stat.f_bavail);
+            Ok(Fullness { bytes, inodes: percent(stat.f_files.saturating_sub(stat.f_ffree), stat.f_favail) })
         };
         look().map_err(self.error("cannot look at", &TreePath::root()))
     }

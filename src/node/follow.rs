@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 const REST_EVERY: Duration = Duration::from_secs(5);
 const REST_AFTER: Duration = Duration::from_secs(1);
 
+/// Where messages were on the move everything is looked at again so soon.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// A sign of life, where there is nothing else to say.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
@@ -141,6 +144,9 @@ struct Watched<'a> {
     /// Messages that sessions before this one added.
     added_before: Option<u64>,
     ended: Option<String>,
+    /// Removals that waited for messages on the move, so far; and when everything is looked at again for them.
+    waited: u64,
+    again: Option<Instant>,
 }
 
 impl<'a> Watched<'a> {
@@ -155,6 +161,8 @@ impl<'a> Watched<'a> {
             last_scan: begin,
             added_before: None,
             ended: None,
+            waited: 0,
+            again: None,
         }
     }
 
@@ -162,6 +170,10 @@ impl<'a> Watched<'a> {
     fn tell(&mut self, standing: &Standing<'_>) {
         let watching = self.watcher.status();
         let given = self.given.take();
+        let waited = standing.report.counters.removals_waiting;
+        if std::mem::replace(&mut self.waited, waited) < waited {
+            self.again = Some(Instant::now() + AGAIN_AFTER);
+        }
         let added = standing.report.counters.messages_added;
         let before = &mut self.added_before;
         self.follower.note(|peer| {
@@ -185,13 +197,16 @@ impl<'a> Watched<'a> {
     fn patience(&self, owes_rest: bool) -> Duration {
         let rescan = self.follower.configuration.limits.rescan.saturating_sub(self.last_scan.elapsed());
         let ping = PING_EVERY.saturating_sub(self.last_sent.elapsed());
-        match owes_rest {
+        let again = self.again.map_or(Duration::MAX, |again| again.saturating_duration_since(Instant::now()));
+        let patience = match owes_rest {
             true => REST_AFTER.min(REST_EVERY.saturating_sub(self.last_rest.elapsed())),
             false => ping.min(rescan),
-        }
+        };
+        patience.min(again)
     }
 
     fn turn(&mut self, turn: Turn) -> Turn {
+        self.follower.lines.say(Level::Debug, &format!("{turn:?}"));
         self.last_sent = Instant::now();
         match turn {
             Turn::Rest => self.last_rest = self.last_sent,
@@ -227,6 +242,10 @@ impl Feed for Watched<'_> {
                 Turn::End
             }
             News::Woken => Turn::Ping,
+            News::Quiet if self.again.is_some_and(|again| again <= Instant::now()) => {
+                self.again = None;
+                self.turn(Turn::Everything)
+            }
             News::Quiet if standing.owes_rest => self.turn(Turn::Rest),
             News::Quiet if self.last_scan.elapsed() >= self.follower.configuration.limits.rescan => {
                 self.turn(Turn::Everything)

@@ -1,6 +1,7 @@
 //! A walk through some units only: those that a watcher says were touched.
 
 use super::{Cursor, Cycle, Elsewhere, Result, Unit};
+use crate::catalogue::directory;
 use crate::path::TreePath;
 use std::collections::BTreeMap;
 
@@ -38,9 +39,12 @@ impl Cycle<'_, '_> {
 
     fn walk_some(&mut self, units: &[Unit]) -> Result<()> {
         self.cursor = Cursor::default();
-        for (path, below) in self.known_above(units)? {
+        for (path, below) in self.known_above(units)?.into_values() {
             match below {
-                true => self.walk(path)?,
+                true => {
+                    self.walk(path)?;
+                    self.cursor = Cursor::default();
+                }
                 false => {
                     // One unit after the other: no walk that could pass a directory of another name.
                     self.walked_from.clone_from(&path);
@@ -57,21 +61,23 @@ impl Cycle<'_, '_> {
         for path in below {
             if self.edit.row(&path)?.is_none() {
                 self.walk(path)?;
+                // The catalogue is read forwards, and what comes next may stand before what was walked.
+                self.cursor = Cursor::default();
             }
         }
         Ok(())
     }
 
-    /// The units, or what is recorded above them, each once and those above first.
-    fn known_above(&self, units: &[Unit]) -> Result<BTreeMap<TreePath, bool>> {
-        let mut known: BTreeMap<TreePath, bool> = BTreeMap::new();
+    /// The units, or what is recorded above them, each once, in the order of the catalogue.
+    fn known_above(&self, units: &[Unit]) -> Result<BTreeMap<Vec<u8>, (TreePath, bool)>> {
+        let mut known: BTreeMap<Vec<u8>, (TreePath, bool)> = BTreeMap::new();
         for unit in units {
             let (mut path, mut below) = (unit.path.clone(), unit.below);
             while !path.is_root() && self.edit.row(&path)?.is_none() {
                 path = path.parent();
                 below = false;
             }
-            *known.entry(path).or_default() |= below;
+            known.entry(directory::key(&path)).or_insert((path, false)).1 |= below;
         }
         Ok(known)
     }
